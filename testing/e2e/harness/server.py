@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""A real livekit-server with keys and ports of its own."""
+
+import json
+import os
+import re
+import secrets
+import urllib.error
+import urllib.request
+
+from .proc import Child, free_port, free_udp_port, wait_until
+from .token import make_token
+
+CONFIG = """\
+port: {port}
+bind_addresses: ["{address}"]
+prometheus_port: {metrics}
+rtc:
+  udp_port: {udp}
+  tcp_port: {tcp}
+  node_ip: {address}
+  use_external_ip: false
+  enable_loopback_candidate: true
+  stun_servers: []
+logging:
+  level: debug
+  json: true
+keys:
+  {key}: {secret}
+"""
+
+
+class LiveKitServer:
+    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=()):
+        """`prefix`: words before the command, such as `ip netns exec NAME`."""
+        self.address = address
+        # A free port of the host is free in a fresh namespace too, hence the check on loopback only.
+        self.port, self.tcp, self.metrics_port = free_port(), free_port(), free_port()
+        self.udp = free_udp_port()
+        self.key = "key" + secrets.token_hex(4)
+        self.secret = secrets.token_hex(20)
+        self.url = f"ws://{address}:{self.port}"
+        self.prefix = list(prefix)
+        config = directory / "livekit.yaml"
+        config.write_text(
+            CONFIG.format(
+                port=self.port, address=address, metrics=self.metrics_port, udp=self.udp, tcp=self.tcp, key=self.key, secret=self.secret
+            )
+        )
+        config.chmod(0o600)
+        binary = binary or os.environ.get("LIVEKIT_SERVER")
+        if not binary:
+            raise RuntimeError("LIVEKIT_SERVER names no livekit-server binary; start the tests with scripts/test --only e2e")
+        env = {k: v for k, v in os.environ.items() if not k.startswith("LIVEKIT_")}
+        self.child = Child([*self.prefix, binary, "--config", config], directory / "livekit-server.log", env=env)
+        try:
+            wait_until(self._up, 20, lambda: f"livekit-server to listen; its log ends:\n{self.child.tail()}")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _up(self):
+        if self.child.returncode is not None:
+            raise AssertionError(f"livekit-server ended with {self.child.returncode}:\n{self.child.tail()}")
+        if self.prefix:
+            return "starting LiveKit server" in self.child.log()
+        try:
+            with urllib.request.urlopen(f"http://{self.address}:{self.port}/", timeout=1) as r:
+                return r.status == 200
+        except OSError:
+            return False
+
+    def token(self, room, identity, **kw):
+        return make_token(self.key, self.secret, identity, room, **kw)
+
+    def api(self, method, **body):
+        """Calls RoomService/`method` and returns its answer."""
+        token = make_token(self.key, self.secret, roomAdmin=True, roomList=True, roomCreate=True, room=body.get("room", ""))
+        request = urllib.request.Request(
+            f"http://{self.address}:{self.port}/twirp/livekit.RoomService/{method}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+        )
+        with urllib.request.urlopen(request, timeout=5) as r:
+            return json.loads(r.read() or b"{}")
+
+    def participants(self, room):
+        try:
+            return self.api("ListParticipants", room=room).get("participants", [])
+        except urllib.error.HTTPError as e:
+            if e.code == 404:
+                return []
+            raise
+
+    def wait_participant(self, room, identity, timeout=20, tracks=0):
+        def there():
+            for p in self.participants(room):
+                if p["identity"] == identity and len(p.get("tracks", [])) >= tracks:
+                    return p
+            return None
+
+        return wait_until(there, timeout, f"{identity} in {room} with {tracks} tracks", interval=0.05)
+
+    def wait_gone(self, room, identity, timeout=10):
+        wait_until(lambda: all(p["identity"] != identity for p in self.participants(room)), timeout, f"{identity} to leave {room}", interval=0.05)
+
+    def log_entries(self, **match):
+        """Log records (JSON) whose fields equal `match`."""
+        found = []
+        for line in self.child.log().splitlines():
+            if line.startswith("{"):
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if all(entry.get(k) == v for k, v in match.items()):
+                    found.append(entry)
+        return found
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://{self.address}:{self.metrics_port}/metrics", timeout=5) as r:
+            return r.read().decode()
+
+    def metric(self, name, **labels):
+        """Sum of a Prometheus counter over all label sets that contain `labels`."""
+        total = 0.0
+        for line in self.metrics().splitlines():
+            m = re.match(rf"{name}(?:\{{(.*)\}})? (\S+)$", line)
+            if m and all(f'{k}="{v}"' in (m[1] or "") for k, v in labels.items()):
+                total += float(m[2])
+        return total
+
+    def stop(self):
+        self.child.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
