@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a caller says before a session starts: where to, as whom, and which tracks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// A string that must not be seen: prints as `***`, in `Debug` too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `value`.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself. For the wire only, never for a log or an error text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        Self(value.into())
+    }
+}
+
+/// Gives a token for one connection attempt; called again for every later one. May block: it runs on a
+/// thread of its own.
+pub type TokenProvider = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
+
+/// How the session proves who it is. Every attempt to join asks anew.
+#[derive(Clone)]
+pub enum Credentials {
+    /// A ready access token (JWT). Identity, name and room are what the token says.
+    Token(Secret),
+    /// A file whose trimmed content is the token; read at every attempt, so that it can be replaced.
+    TokenFile(PathBuf),
+    /// Asks the application for a token.
+    Provider(TokenProvider),
+    /// An API key pair, from which a token for [`SessionConfig::room`] and [`SessionConfig::identity`] is
+    /// made, valid for six hours.
+    ApiKey {
+        /// The key's name (`iss` of the token).
+        key: Secret,
+        /// The key's secret, which signs the token.
+        secret: Secret,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token(***)",
+            Self::TokenFile(_) => "TokenFile(..)",
+            Self::Provider(_) => "Provider(..)",
+            Self::ApiKey { .. } => "ApiKey { *** }",
+        })
+    }
+}
+
+/// Everything about a session but its tracks.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// The server: `ws://`, `wss://`, `http://` or `https://`.
+    pub url: String,
+    /// Token, token file, token callback, or API key pair.
+    pub credentials: Credentials,
+    /// The room; needed with [`Credentials::ApiKey`] only, a token carries its own.
+    pub room: Option<String>,
+    /// The participant's identity, put into a token made from an API key.
+    pub identity: Option<String>,
+    /// The participant's display name, put into a token made from an API key.
+    pub name: Option<String>,
+    /// The participant's metadata, put into a token made from an API key.
+    pub metadata: Option<String>,
+    /// The participant's attributes, put into a token made from an API key.
+    pub attributes: BTreeMap<String, String>,
+    /// A PEM file with certificate authorities trusted in addition to the system's.
+    pub tls_ca_file: Option<PathBuf>,
+    /// How long one attempt to connect may take, join and transport together. Default 10 s.
+    pub connect_timeout: Duration,
+    /// How many attempts to connect may fail in a row before the session gives up; `None` (default) = for
+    /// ever. `Some(0)` = the first failure is final.
+    pub reconnect_attempts: Option<u32>,
+    /// Shortest time between two keyframe requests to the encoder of one track. Default 500 ms.
+    pub keyframe_min_interval: Duration,
+    /// What the session calls itself towards the server, e.g. an application's name and version.
+    pub user_agent: Option<String>,
+}
+
+impl SessionConfig {
+    /// A configuration with defaults for everything but these two.
+    pub fn new(url: impl Into<String>, credentials: Credentials) -> Self {
+        Self {
+            url: url.into(),
+            credentials,
+            room: None,
+            identity: None,
+            name: None,
+            metadata: None,
+            attributes: BTreeMap::new(),
+            tls_ca_file: None,
+            connect_timeout: Duration::from_secs(10),
+            reconnect_attempts: None,
+            keyframe_min_interval: Duration::from_millis(500),
+            user_agent: None,
+        }
+    }
+
+    /// Checks what can be checked without the network.
+    ///
+    /// # Errors
+    /// [`Error::InvalidUrl`], [`Error::NoRoom`] and [`Error::TlsCaFile`].
+    pub fn validate(&self) -> Result<(), Error> {
+        let url = url::Url::parse(&self.url)
+            .map_err(|e| Error::InvalidUrl { url: crate::error::redact(&self.url), reason: e.to_string() })?;
+        if !matches!(url.scheme(), "ws" | "wss" | "http" | "https")
+            || url.host_str().is_none_or(str::is_empty)
+        {
+            return Err(Error::InvalidUrl {
+                url: crate::error::redact(&self.url),
+                reason: "expected ws://host[:port], wss://host, http://host or https://host".into(),
+            });
+        }
+        if matches!(self.credentials, Credentials::ApiKey { .. })
+            && self.room.as_deref().is_none_or(|r| r.trim().is_empty())
+        {
+            return Err(Error::NoRoom);
+        }
+        if let Some(path) = &self.tls_ca_file {
+            crate::signal::tls::load_ca_file(path)?;
+        }
+        Ok(())
+    }
+}
+
+/// The kind of picture or sound a track carries, as LiveKit names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TrackSource {
+    /// Not said.
+    #[default]
+    Unknown,
+    /// A camera.
+    Camera,
+    /// A microphone.
+    Microphone,
+    /// A shared screen.
+    ScreenShare,
+    /// The sound of a shared screen.
+    ScreenShareAudio,
+}
+
+/// A codec that the session carries. Payload formats: H.264 RFC 6184 from Annex B access units, Opus RFC 7587.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Codec {
+    /// H.264/AVC; one Annex B access unit per frame.
+    H264,
+    /// Opus; one packet per frame.
+    Opus,
+}
+
+impl Codec {
+    /// Whether this is a video codec.
+    pub fn is_video(self) -> bool {
+        matches!(self, Self::H264)
+    }
+
+    /// The media type that LiveKit's signalling uses, e.g. `video/h264`.
+    pub fn mime_type(self) -> &'static str {
+        match self {
+            Self::H264 => "video/h264",
+            Self::Opus => "audio/opus",
+        }
+    }
+
+    /// Ticks a second of the codec's RTP clock.
+    pub fn clock_rate(self) -> u32 {
+        match self {
+            Self::H264 => 90_000,
+            Self::Opus => 48_000,
+        }
+    }
+}
+
+/// One track to publish.
+#[derive(Clone, Debug)]
+pub struct TrackConfig {
+    /// The codec of the frames.
+    pub codec: Codec,
+    /// The track's name, shown to subscribers.
+    pub name: String,
+    /// What the track shows.
+    pub source: TrackSource,
+    /// Picture width in pixels; 0 for audio or if unknown.
+    pub width: u32,
+    /// Picture height in pixels; 0 for audio or if unknown.
+    pub height: u32,
+    /// The highest bitrate of the track in bit/s, announced to the server and used to start the bandwidth
+    /// estimate; 0 if unknown.
+    pub max_bitrate: u32,
+    /// Opus with two channels.
+    pub stereo: bool,
+}
+
+impl TrackConfig {
+    /// A track with a name and defaults for the rest.
+    pub fn new(codec: Codec, name: impl Into<String>) -> Self {
+        Self {
+            codec,
+            name: name.into(),
+            source: if codec.is_video() { TrackSource::Camera } else { TrackSource::Microphone },
+            width: 0,
+            height: 0,
+            max_bitrate: 0,
+            stereo: false,
+        }
+    }
+}

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The task that owns a session: joins, publishes, passes frames and events, comes back after a loss.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep_until;
+use tracing::{debug, warn};
+
+use crate::backoff::Backoff;
+use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
+use crate::engine::{EngineEvent, EngineTrackStats, MediaEngine};
+use crate::error::{Error, redact};
+use crate::event::{ConnectionState, Event, KeyframeReason, Observer, TrackId};
+use crate::keyframe::KeyframeGate;
+use crate::session::{Command, Shared, TrackShared};
+use crate::signal::token;
+use crate::stats::TrackStats;
+
+/// How long leaving may take in all, draining included.
+const LEAVE_BUDGET: Duration = Duration::from_millis(1900);
+/// How long what is queued may take to go out.
+const DRAIN_BUDGET: Duration = Duration::from_millis(1000);
+/// After the last packet: time for retransmissions, and for viewers' jitter buffers, which throw away what
+/// they hold when a track ends.
+const LINGER: Duration = Duration::from_millis(300);
+/// This many panics of the engine within [`PANIC_WINDOW`] end the session.
+const MAX_PANICS: usize = 3;
+const PANIC_WINDOW: Duration = Duration::from_secs(60);
+
+/// Runs a session to its end.
+pub(crate) async fn run<E: MediaEngine>(
+    config: SessionConfig,
+    observer: Arc<dyn Observer>,
+    commands: UnboundedReceiver<Command>,
+    shared: Arc<Shared>,
+) {
+    let driver = Driver {
+        config,
+        observer,
+        commands,
+        shared: shared.clone(),
+        tracks: BTreeMap::new(),
+        started: Instant::now(),
+        joined_once: false,
+        server_token: None,
+    };
+    driver.run::<E>().await;
+    shared.set_ended();
+}
+
+struct TrackState {
+    config: TrackConfig,
+    shared: Arc<TrackShared>,
+    gate: KeyframeGate,
+    sid: Option<String>,
+    engine_stats: EngineTrackStats,
+    keyframe_requests: u64,
+    first_frame: Option<Duration>,
+}
+
+struct Driver {
+    config: SessionConfig,
+    observer: Arc<dyn Observer>,
+    commands: UnboundedReceiver<Command>,
+    shared: Arc<Shared>,
+    tracks: BTreeMap<TrackId, TrackState>,
+    started: Instant,
+    joined_once: bool,
+    /// The server's replacement for a plain token, which may have expired by now.
+    server_token: Option<Secret>,
+}
+
+/// How one stay in the room ended.
+enum Stay {
+    /// By our own wish.
+    Left,
+    /// By an error, having been in the room.
+    Lost(Error),
+    /// By an error, before the room was joined.
+    NotJoined(Error),
+}
+
+impl Driver {
+    async fn run<E: MediaEngine>(mut self) {
+        let mut backoff = Backoff::default();
+        let mut outage = Instant::now();
+        let mut panics: Vec<Instant> = Vec::new();
+        let end = loop {
+            self.set_state(if self.joined_once {
+                ConnectionState::Reconnecting
+            } else {
+                ConnectionState::Connecting
+            });
+            let attempt = backoff.attempts().saturating_add(1);
+            self.emit(Event::Connecting { url: redact(&self.config.url), attempt });
+            let stay = match AssertUnwindSafe(self.stay::<E>()).catch_unwind().await {
+                Ok(stay) => stay,
+                Err(panic) => {
+                    let now = Instant::now();
+                    panics.retain(|at| now.duration_since(*at) < PANIC_WINDOW);
+                    panics.push(now);
+                    let error = Error::Internal(format!("the media engine failed: {}", panic_text(&*panic)));
+                    warn!(%error, "recovering by reconnecting");
+                    if panics.len() >= MAX_PANICS {
+                        break Some(error);
+                    }
+                    Stay::Lost(error)
+                }
+            };
+            self.tracks_down();
+            let (error, lost) = match stay {
+                Stay::Left => break None,
+                Stay::Lost(error) => (error, true),
+                Stay::NotJoined(error) => (error, false),
+            };
+            if lost {
+                backoff.succeeded();
+                outage = Instant::now();
+            }
+            if error.is_fatal() || matches!(error, Error::Left { can_reconnect: false, .. }) {
+                break Some(error);
+            }
+            let (number, retry_in) = backoff.failed(outage.elapsed(), rand::random());
+            let given_up = match self.config.reconnect_attempts {
+                // The first loss of a room is no failed attempt yet; with 0 it is final all the same.
+                Some(limit) => limit == 0 || (!lost && number > limit),
+                None => false,
+            };
+            if given_up {
+                break Some(error);
+            }
+            let attempt = if lost { 0 } else { number };
+            self.emit(Event::Offline { reason: error, attempt, retry_in });
+            if self.wait(Instant::now() + retry_in).await {
+                break None;
+            }
+        };
+        self.set_state(if end.is_some() { ConnectionState::Failed } else { ConnectionState::Disconnected });
+        self.emit(Event::Disconnected(end));
+    }
+
+    fn emit(&self, event: Event) {
+        self.observer.event(event);
+    }
+
+    fn set_state(&self, state: ConnectionState) {
+        let changed = {
+            let mut status = self.shared.status();
+            std::mem::replace(&mut status.stats.state, state) != state
+        };
+        if changed {
+            self.emit(Event::StateChanged(state));
+        }
+    }
+
+    /// Waits for the next attempt while tracks come and go. True = the caller wants to leave.
+    async fn wait(&mut self, until: Instant) -> bool {
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Leave) | None => return true,
+                    Some(command) => self.while_offline(command),
+                },
+                () = sleep_until(until.into()) => return false,
+            }
+        }
+    }
+
+    fn while_offline(&mut self, command: Command) {
+        match command {
+            Command::AddTrack(id, config, shared) => self.add_track(id, config, shared),
+            Command::CloseTrack(id) => {
+                self.tracks.remove(&id);
+            }
+            Command::Frame(id, frame) => {
+                // Was on its way when the connection went.
+                if let Some(track) = self.tracks.get(&id) {
+                    track.shared.handed_over(frame.data.len());
+                }
+            }
+            Command::WantKeyframe(..) | Command::Leave => {}
+        }
+    }
+
+    fn add_track(&mut self, id: TrackId, config: TrackConfig, shared: Arc<TrackShared>) {
+        let gate = KeyframeGate::new(self.config.keyframe_min_interval);
+        self.tracks.insert(
+            id,
+            TrackState {
+                config,
+                shared,
+                gate,
+                sid: None,
+                engine_stats: EngineTrackStats::default(),
+                keyframe_requests: 0,
+                first_frame: None,
+            },
+        );
+    }
+
+    /// The connection is gone: no frame is taken until the tracks are published again.
+    fn tracks_down(&mut self) {
+        for (id, track) in &mut self.tracks {
+            track.shared.live.store(false, Ordering::Release);
+            track.gate = KeyframeGate::new(self.config.keyframe_min_interval);
+            if let Some(sid) = track.sid.take() {
+                self.observer.event(Event::Unpublished { track: *id, sid });
+            }
+        }
+        self.publish_stats();
+    }
+
+    /// One stay in the room, from the attempt to join to its end.
+    async fn stay<E: MediaEngine>(&mut self) -> Stay {
+        let joining = join::<E>(self.config.clone(), self.server_token.take());
+        tokio::pin!(joining);
+        let (mut engine, room) = loop {
+            tokio::select! {
+                joined = &mut joining => match joined {
+                    Ok(joined) => break joined,
+                    Err(error) => return Stay::NotJoined(error),
+                },
+                command = self.commands.recv() => match command {
+                    Some(Command::Leave) | None => return Stay::Left,
+                    Some(command) => self.while_offline(command),
+                },
+            }
+        };
+        {
+            let mut status = self.shared.status();
+            if self.joined_once {
+                status.stats.reconnects += 1;
+            } else {
+                status.stats.time_to_join = Some(self.started.elapsed());
+            }
+        }
+        self.joined_once = true;
+        self.set_state(ConnectionState::Connected);
+        self.emit(Event::Joined(room));
+        for (id, track) in &self.tracks {
+            engine.publish(*id, &track.config);
+        }
+        let end = self.in_room(&mut engine).await;
+        self.server_token = engine.refreshed_token().filter(|_| self.token_is_fixed());
+        match end {
+            Ok(()) => {
+                let deadline = Instant::now() + LEAVE_BUDGET;
+                self.drain(&mut engine).await;
+                self.tracks_down();
+                engine.leave(deadline).await;
+                Stay::Left
+            }
+            Err(error) => {
+                debug!(%error, "connection lost");
+                Stay::Lost(error)
+            }
+        }
+    }
+
+    fn token_is_fixed(&self) -> bool {
+        matches!(self.config.credentials, Credentials::Token(_))
+    }
+
+    /// Runs until the caller wants to leave (`Ok`) or the connection is over.
+    async fn in_room<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
+        loop {
+            let gate = self.tracks.values().filter_map(|t| t.gate.poll_at()).min();
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(Command::Leave) | None => return Ok(()),
+                    Some(command) => self.command(engine, command)?,
+                },
+                event = engine.next() => self.on_engine_event(engine, event?),
+                () = until(gate) => self.poll_gates(),
+            }
+        }
+    }
+
+    fn command<E: MediaEngine>(&mut self, engine: &mut E, command: Command) -> Result<(), Error> {
+        match command {
+            Command::AddTrack(id, config, shared) => {
+                engine.publish(id, &config);
+                self.add_track(id, config, shared);
+            }
+            Command::CloseTrack(id) => {
+                self.tracks.remove(&id);
+                engine.unpublish(id);
+                self.publish_stats();
+            }
+            Command::Frame(id, frame) => {
+                if let Some(track) = self.tracks.get_mut(&id) {
+                    track.shared.handed_over(frame.data.len());
+                    if frame.is_keyframe(track.config.codec) {
+                        track.gate.keyframe(Instant::now());
+                    }
+                    track.first_frame.get_or_insert_with(|| self.started.elapsed());
+                    engine.write(id, &frame)?;
+                }
+            }
+            Command::WantKeyframe(id, reason) => self.want_keyframe(id, reason),
+            Command::Leave => {}
+        }
+        Ok(())
+    }
+
+    fn want_keyframe(&mut self, id: TrackId, reason: KeyframeReason) {
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let forward = track.gate.request(Instant::now());
+        track.keyframe_requests += u64::from(forward);
+        self.emit(Event::KeyframeRequest { track: id, reason, forward });
+    }
+
+    fn poll_gates(&mut self) {
+        let now = Instant::now();
+        for (id, track) in &mut self.tracks {
+            if track.gate.poll(now) {
+                track.keyframe_requests += 1;
+                let reason = KeyframeReason::Repeat;
+                self.observer.event(Event::KeyframeRequest { track: *id, reason, forward: true });
+            }
+        }
+    }
+
+    fn on_engine_event<E: MediaEngine>(&mut self, engine: &mut E, event: EngineEvent) {
+        match event {
+            EngineEvent::Published { track, sid, name, mime_type } => {
+                let Some(state) = self.tracks.get_mut(&track) else {
+                    engine.unpublish(track);
+                    return;
+                };
+                state.sid = Some(sid.clone());
+                let is_video = state.config.codec.is_video();
+                state.shared.need_keyframe.store(is_video, Ordering::Release);
+                state.shared.live.store(true, Ordering::Release);
+                self.emit(Event::Published { track, sid, name, mime_type });
+                if is_video {
+                    self.want_keyframe(track, KeyframeReason::Start);
+                }
+                self.publish_stats();
+            }
+            EngineEvent::Unpublished { track, sid } => self.emit(Event::Unpublished { track, sid }),
+            EngineEvent::PublishFailed { track, reason } => self.emit(Event::PublishFailed { track, reason }),
+            EngineEvent::KeyframeRequest { track, reason } => self.want_keyframe(track, reason),
+            EngineEvent::BandwidthEstimate(bitrate) => self.emit(Event::BandwidthEstimate(bitrate)),
+            EngineEvent::SubscribedQuality { track, qualities } => {
+                self.emit(Event::SubscribedQuality { track, qualities });
+            }
+            EngineEvent::ParticipantJoined(p) => self.emit(Event::ParticipantJoined(p)),
+            EngineEvent::ParticipantLeft(p) => self.emit(Event::ParticipantLeft(p)),
+            EngineEvent::ConnectionQuality { quality, score } => {
+                self.emit(Event::ConnectionQuality { quality, score });
+            }
+            EngineEvent::TransportStats(stats) => {
+                {
+                    let mut status = self.shared.status();
+                    status.stats.rtt = stats.rtt.or(status.stats.rtt);
+                    status.stats.bandwidth_estimate = stats.estimate.or(status.stats.bandwidth_estimate);
+                    status.stats.bytes_sent = stats.bytes_sent;
+                    status.stats.send_errors = stats.send_errors;
+                }
+                self.publish_stats();
+            }
+            EngineEvent::TrackStats { track, stats } => {
+                if let Some(state) = self.tracks.get_mut(&track) {
+                    state.engine_stats = stats;
+                }
+            }
+        }
+    }
+
+    fn publish_stats(&self) {
+        let tracks = self
+            .tracks
+            .iter()
+            .map(|(id, track)| {
+                let engine = &track.engine_stats;
+                let mut stats = TrackStats {
+                    track: Some(*id),
+                    sid: track.sid.clone(),
+                    packets_sent: engine.packets,
+                    pli: engine.pli,
+                    fir: engine.fir,
+                    nack: engine.nack,
+                    loss: engine.loss,
+                    queued_bytes: engine.queued_bytes,
+                    keyframe_requests: track.keyframe_requests,
+                    time_to_first_frame: track.first_frame,
+                    ..TrackStats::default()
+                };
+                track.shared.counters.fill(&mut stats);
+                stats
+            })
+            .collect();
+        self.shared.status().stats.tracks = tracks;
+    }
+
+    /// Keeps the connection going until what was written has left, and a moment longer.
+    async fn drain<E: MediaEngine>(&mut self, engine: &mut E) {
+        let sent_something = self.tracks.values().any(|t| t.first_frame.is_some());
+        let deadline = Instant::now() + DRAIN_BUDGET;
+        let mut linger: Option<Instant> = None;
+        while sent_something {
+            let now = Instant::now();
+            if linger.is_none() && (engine.is_drained() || now >= deadline) {
+                linger = Some(now + LINGER);
+            }
+            if linger.is_some_and(|at| now >= at) {
+                return;
+            }
+            let pause = now + Duration::from_millis(10);
+            tokio::select! {
+                event = engine.next() => match event {
+                    Ok(event) => self.on_engine_event(engine, event),
+                    Err(_) => return,
+                },
+                () = sleep_until(pause.into()) => {}
+            }
+        }
+    }
+}
+
+/// Gets a token and joins with it, within the connect timeout.
+async fn join<E: MediaEngine>(
+    config: SessionConfig,
+    server_token: Option<Secret>,
+) -> Result<(E, crate::event::RoomInfo), Error> {
+    let timeout = config.connect_timeout;
+    let attempt = async {
+        let token = match server_token {
+            Some(token) => token,
+            None => {
+                let config = config.clone();
+                // A file or an application may take its time.
+                tokio::task::spawn_blocking(move || token::obtain(&config))
+                    .await
+                    .map_err(|_| Error::TokenSource("the token callback failed".into()))??
+            }
+        };
+        E::join(&config, &token).await
+    };
+    tokio::time::timeout(timeout, attempt).await.unwrap_or(Err(Error::ConnectTimeout(timeout)))
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

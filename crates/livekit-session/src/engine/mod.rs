@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a session needs of a media engine, and the engine we have.
+//!
+//! An engine is one stay in a room: made by joining, gone when the connection is lost. Everything that
+//! outlives a connection (retries, republishing, keyframe policy, counters) is the driver's.
+
+pub(crate) mod webrtc;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use crate::config::{Secret, SessionConfig, TrackConfig};
+use crate::error::Error;
+use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
+use crate::frame::Frame;
+
+/// What an engine reports.
+#[derive(Debug)]
+pub(crate) enum EngineEvent {
+    Published { track: TrackId, sid: String, name: String, mime_type: String },
+    Unpublished { track: TrackId, sid: String },
+    PublishFailed { track: TrackId, reason: String },
+    KeyframeRequest { track: TrackId, reason: KeyframeReason },
+    BandwidthEstimate(u64),
+    SubscribedQuality { track: TrackId, qualities: Vec<(Quality, bool)> },
+    ParticipantJoined(Participant),
+    ParticipantLeft(Participant),
+    ConnectionQuality { quality: ConnectionQuality, score: f32 },
+    TransportStats(TransportStats),
+    TrackStats { track: TrackId, stats: EngineTrackStats },
+}
+
+/// Figures of the connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TransportStats {
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) estimate: Option<u64>,
+    pub(crate) bytes_sent: u64,
+    pub(crate) send_errors: u64,
+}
+
+/// Figures of one track's RTP stream.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EngineTrackStats {
+    pub(crate) packets: u64,
+    pub(crate) pli: u64,
+    pub(crate) fir: u64,
+    pub(crate) nack: u64,
+    pub(crate) loss: Option<f32>,
+    pub(crate) queued_bytes: u64,
+}
+
+/// One stay in a room.
+///
+/// Calls come from one task, one after the other. `next` is cancel-safe and does all the networking, so it
+/// must be polled whenever nothing else is going on.
+pub(crate) trait MediaEngine: Sized + Send {
+    /// Joins the room. Dropping the future gives up the attempt.
+    fn join(
+        config: &SessionConfig,
+        token: &Secret,
+    ) -> impl Future<Output = Result<(Self, RoomInfo), Error>> + Send;
+
+    /// Begins to publish; [`EngineEvent::Published`] or [`EngineEvent::PublishFailed`] follows.
+    fn publish(&mut self, track: TrackId, config: &TrackConfig);
+
+    /// Begins to unpublish; [`EngineEvent::Unpublished`] follows at once.
+    fn unpublish(&mut self, track: TrackId);
+
+    /// Sends a frame of a published track.
+    fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error>;
+
+    /// Waits for something to report. An error means that the connection is over.
+    fn next(&mut self) -> impl Future<Output = Result<EngineEvent, Error>> + Send;
+
+    /// Whether everything written has been sent.
+    fn is_drained(&mut self) -> bool;
+
+    /// A token that the server sent in place of the one we joined with.
+    fn refreshed_token(&self) -> Option<Secret>;
+
+    /// Leaves the room by `deadline`.
+    fn leave(self, deadline: Instant) -> impl Future<Output = ()> + Send;
+}

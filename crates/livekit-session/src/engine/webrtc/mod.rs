@@ -1,0 +1,619 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The engine on str0m, a WebRTC implementation without I/O of its own, with LiveKit's signalling.
+//!
+//! One peer connection, offers only from our side. str0m's rule is one mutation, then `poll_output` until
+//! it says `Timeout`: [`WebRtcEngine::pump`] is called after each.
+
+mod codecs;
+mod publications;
+mod sockets;
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::time::{Duration, Instant, SystemTime};
+
+use livekit_protocol as proto;
+use livekit_protocol::{signal_request, signal_response};
+use str0m::bwe::Bitrate;
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::AbsCaptureTime;
+use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Rtc};
+use tracing::{debug, trace, warn};
+
+use super::{EngineEvent, EngineTrackStats, MediaEngine, TransportStats};
+use crate::bitstream::h264;
+use crate::config::{Codec, Secret, SessionConfig, TrackConfig};
+use crate::error::Error;
+use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
+use crate::frame::Frame;
+use crate::signal::{Incoming, Signal, leave_reason};
+use publications::Publications;
+use sockets::Sockets;
+
+/// Datagrams taken from the sockets before outgoing work gets its turn.
+const RECEIVE_BATCH: usize = 32;
+/// ICE candidates kept until the answer is there.
+const MAX_EARLY_CANDIDATES: usize = 64;
+/// Without a connection for this long after one was lost, the transport is given up. ICE itself may come
+/// back within it (RFC 7675 has consent expire after 30 s, LiveKit's server gives up sooner).
+const ICE_GRACE: Duration = Duration::from_secs(5);
+/// A track without a known limit asks the estimator to look for at least this.
+const DEFAULT_DESIRED: u64 = 2_500_000;
+/// Audio's part in what is asked for.
+const AUDIO_DESIRED: u64 = 64_000;
+/// How far above the tracks' own limits to look: room for keyframes and retransmissions.
+const DESIRED_HEADROOM_PERCENT: u64 = 120;
+
+/// See the module's documentation.
+pub(crate) struct WebRtcEngine {
+    signal: Signal,
+    rtc: Rtc,
+    sockets: Sockets,
+    receive_buffer: Box<[u8]>,
+    /// When str0m wants to be called next.
+    timeout: Instant,
+    publications: Publications,
+    offer: Option<(SdpPendingOffer, u32)>,
+    next_offer: u32,
+    early_candidates: Vec<Candidate>,
+    answered: bool,
+    connected: bool,
+    /// Set while a connection is awaited: the first one, or the return of a lost one.
+    connect_deadline: Option<Instant>,
+    connect_timeout: Duration,
+    participants: HashMap<String, Participant>,
+    own_sid: String,
+    own_quality: Option<ConnectionQuality>,
+    refreshed_token: Option<Secret>,
+    /// Bitrate that the estimator is told to look for.
+    desired: u64,
+    /// Monotonic and wall clock, read together.
+    clock: (Instant, SystemTime),
+    events: VecDeque<EngineEvent>,
+    failure: Option<Error>,
+}
+
+impl WebRtcEngine {
+    fn new(signal: Signal, join: &proto::JoinResponse, config: &SessionConfig) -> Result<Self, Error> {
+        let sockets = Sockets::bind(signal.local_ip)
+            .map_err(|e| Error::MediaTransport(format!("cannot open a UDP socket: {e}")))?;
+        let now = Instant::now();
+        let rtc = codecs::rtc_config().build(now);
+        let mut engine = Self {
+            signal,
+            rtc,
+            sockets,
+            receive_buffer: vec![0; 2048].into_boxed_slice(),
+            timeout: now,
+            publications: Publications::default(),
+            offer: None,
+            next_offer: 1,
+            early_candidates: Vec::new(),
+            answered: false,
+            connected: false,
+            connect_deadline: None,
+            connect_timeout: config.connect_timeout,
+            participants: HashMap::new(),
+            own_sid: join.participant.as_ref().map(|p| p.sid.clone()).unwrap_or_default(),
+            own_quality: None,
+            refreshed_token: None,
+            desired: 0,
+            clock: (now, SystemTime::now()),
+            events: VecDeque::new(),
+            failure: None,
+        };
+        // ICE has no timers before its first input: without this, nothing would ever start them.
+        engine.input(Input::Timeout(now));
+        for address in engine.sockets.addresses().collect::<Vec<_>>() {
+            if let Ok(candidate) = Candidate::host(address, Protocol::Udp) {
+                engine.rtc.add_local_candidate(candidate);
+                engine.pump();
+            }
+        }
+        for participant in &join.other_participants {
+            engine.participant(participant);
+        }
+        Ok(engine)
+    }
+
+    /// One input to str0m, then everything that it has to say about it.
+    fn input(&mut self, input: Input<'_>) {
+        if let Err(error) = self.rtc.handle_input(input) {
+            self.fail(Error::MediaTransport(error.to_string()));
+        }
+        self.pump();
+    }
+
+    /// Polls str0m until it waits: sends what it wants sent, notes what it reports.
+    fn pump(&mut self) {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.timeout = at;
+                    return;
+                }
+                Ok(Output::Transmit(t)) => self.sockets.send(t.source, t.destination, &t.contents),
+                Ok(Output::Event(event)) => self.on_rtc_event(event),
+                Err(error) => {
+                    self.fail(Error::MediaTransport(error.to_string()));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    fn on_rtc_event(&mut self, event: RtcEvent) {
+        match event {
+            RtcEvent::Connected => {
+                debug!("media transport connected");
+                self.connected = true;
+                self.connect_deadline = None;
+                self.report_published();
+            }
+            RtcEvent::IceConnectionStateChange(state) => {
+                debug!(?state, "ICE");
+                if state == IceConnectionState::Disconnected {
+                    self.connect_deadline.get_or_insert(Instant::now() + ICE_GRACE);
+                } else if state.is_connected() && self.connected {
+                    self.connect_deadline = None;
+                }
+            }
+            RtcEvent::Closed => self.fail(Error::MediaTransport("the server closed it".into())),
+            RtcEvent::KeyframeRequest(request) => {
+                if let Some(track) = self.publications.by_mid(request.mid) {
+                    let reason = match request.kind {
+                        KeyframeRequestKind::Pli => KeyframeReason::Pli,
+                        KeyframeRequestKind::Fir => KeyframeReason::Fir,
+                    };
+                    self.events.push_back(EngineEvent::KeyframeRequest { track, reason });
+                }
+            }
+            RtcEvent::PeerStats(stats) => {
+                let estimate = stats.bwe_tx.map(|b| b.as_u64());
+                if let Some(estimate) = estimate {
+                    self.events.push_back(EngineEvent::BandwidthEstimate(estimate));
+                }
+                let path = stats.selected_candidate_pair.and_then(|p| p.current_round_trip_time);
+                self.events.push_back(EngineEvent::TransportStats(TransportStats {
+                    rtt: stats.rtt.or(path),
+                    estimate,
+                    bytes_sent: self.sockets.bytes_sent,
+                    send_errors: self.sockets.send_errors,
+                }));
+            }
+            RtcEvent::MediaEgressStats(stats) => {
+                let Some(track) = self.publications.by_mid(stats.mid) else { return };
+                let stats = EngineTrackStats {
+                    packets: stats.packets,
+                    pli: stats.plis,
+                    fir: stats.firs,
+                    nack: stats.nacks,
+                    loss: stats.loss,
+                    queued_bytes: self.queued_bytes(stats.mid),
+                };
+                self.events.push_back(EngineEvent::TrackStats { track, stats });
+            }
+            other => trace!(?other, "unused"),
+        }
+    }
+
+    fn queued_bytes(&mut self, mid: Mid) -> u64 {
+        let mut direct = self.rtc.direct_api();
+        let queue = direct.stream_tx_by_mid(mid, None).and_then(|s| s.queue_info());
+        queue.map_or(0, |q| q.byte_size() as u64)
+    }
+
+    fn report_published(&mut self) {
+        if !self.connected {
+            return;
+        }
+        for (track, sid, name, codec) in self.publications.newly_published() {
+            let mime_type = codec.mime_type().to_owned();
+            self.events.push_back(EngineEvent::Published { track, sid, name, mime_type });
+        }
+    }
+
+    /// Sends an offer for what has changed, unless the answer to an earlier one is still missing.
+    fn negotiate(&mut self) {
+        if self.offer.is_some() {
+            return;
+        }
+        let plan = self.publications.plan();
+        if plan.is_empty() {
+            return;
+        }
+        let mut changes = self.rtc.sdp_api();
+        let mut offered = Vec::new();
+        for track in plan.add {
+            let Some(publication) = self.publications.get_mut(track) else { continue };
+            let kind = if publication.config.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
+            let (stream, cid) = ("media".to_owned(), publication.cid.clone());
+            let mid = changes.add_media(kind, Direction::SendOnly, Some(stream), Some(cid), None);
+            offered.push((track, mid));
+        }
+        for mid in plan.stop {
+            changes.set_direction(mid, Direction::Inactive);
+        }
+        let Some((offer, pending)) = changes.apply() else {
+            self.pump();
+            return;
+        };
+        for (track, mid) in offered {
+            self.publications.offered(track, mid);
+        }
+        self.send_offer(&offer, pending);
+        self.pump();
+        self.set_desired_bitrate();
+        if !self.connected {
+            self.connect_deadline.get_or_insert(Instant::now() + self.connect_timeout);
+        }
+    }
+
+    fn send_offer(&mut self, offer: &SdpOffer, pending: SdpPendingOffer) {
+        let id = self.next_offer;
+        self.next_offer = self.next_offer.wrapping_add(1);
+        self.offer = Some((pending, id));
+        self.signal.send(signal_request::Message::Offer(proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            id,
+            ..Default::default()
+        }));
+    }
+
+    /// Tells the estimator how much is worth looking for.
+    fn set_desired_bitrate(&mut self) {
+        let wanted: u64 = self
+            .publications
+            .configs()
+            .map(|config| match (config.codec.is_video(), u64::from(config.max_bitrate)) {
+                (true, 0) => DEFAULT_DESIRED,
+                (true, max) => max,
+                (false, _) => AUDIO_DESIRED,
+            })
+            .sum();
+        let wanted = wanted.saturating_mul(DESIRED_HEADROOM_PERCENT) / 100;
+        if wanted != self.desired {
+            self.desired = wanted;
+            self.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(wanted));
+            self.pump();
+        }
+    }
+
+    fn on_answer(&mut self, answer: proto::SessionDescription) {
+        let Some((pending, id)) = self.offer.take() else {
+            debug!("an answer to no offer of ours");
+            return;
+        };
+        // 0: a server that does not number its answers.
+        if answer.id != 0 && answer.id != id {
+            debug!(answer.id, id, "an answer to an older offer");
+            self.offer = Some((pending, id));
+            return;
+        }
+        let accepted = SdpAnswer::from_sdp_string(&answer.sdp)
+            .map_err(|e| e.to_string())
+            .and_then(|sdp| self.rtc.sdp_api().accept_answer(pending, sdp).map_err(|e| e.to_string()));
+        if let Err(reason) = accepted {
+            self.fail(Error::Server(format!("its SDP answer cannot be used: {reason}")));
+            return;
+        }
+        self.pump();
+        self.answered = true;
+        for candidate in std::mem::take(&mut self.early_candidates) {
+            self.rtc.add_remote_candidate(candidate);
+            self.pump();
+        }
+        self.publications.answered();
+        self.report_published();
+        self.negotiate();
+    }
+
+    fn on_trickle(&mut self, trickle: &proto::TrickleRequest) {
+        if trickle.target != proto::SignalTarget::Publisher as i32 {
+            return;
+        }
+        let Ok(init) = serde_json::from_str::<serde_json::Value>(&trickle.candidate_init) else { return };
+        let Some(text) = init.get("candidate").and_then(serde_json::Value::as_str) else { return };
+        // An empty string ends the list; host names (mDNS) and unknown protocols don't parse.
+        let Ok(candidate) = Candidate::from_sdp_string(text) else { return };
+        if candidate.proto() != Protocol::Udp {
+            return;
+        }
+        if self.answered {
+            self.rtc.add_remote_candidate(candidate);
+            self.pump();
+        } else if self.early_candidates.len() < MAX_EARLY_CANDIDATES {
+            self.early_candidates.push(candidate);
+        }
+    }
+
+    fn on_message(&mut self, message: signal_response::Message) {
+        use signal_response::Message as M;
+        match message {
+            M::Answer(answer) => self.on_answer(answer),
+            M::Trickle(trickle) => self.on_trickle(&trickle),
+            M::TrackPublished(published) => {
+                let sid = published.track.map(|t| t.sid).unwrap_or_default();
+                if self.publications.announced(&published.cid, sid).is_some() {
+                    self.negotiate();
+                }
+            }
+            M::RequestResponse(response) => self.on_request_response(response),
+            M::Update(update) => {
+                for participant in &update.participants {
+                    self.participant(participant);
+                }
+            }
+            M::ConnectionQuality(update) => {
+                for info in update.updates.iter().filter(|u| u.participant_sid == self.own_sid) {
+                    let quality = match info.quality() {
+                        proto::ConnectionQuality::Poor => ConnectionQuality::Poor,
+                        proto::ConnectionQuality::Good => ConnectionQuality::Good,
+                        proto::ConnectionQuality::Excellent => ConnectionQuality::Excellent,
+                        proto::ConnectionQuality::Lost => ConnectionQuality::Lost,
+                    };
+                    if self.own_quality.replace(quality) != Some(quality) {
+                        self.events.push_back(EngineEvent::ConnectionQuality { quality, score: info.score });
+                    }
+                }
+            }
+            M::SubscribedQualityUpdate(update) => {
+                let Some(track) = self.publications.by_sid(&update.track_sid) else { return };
+                let listed = update.subscribed_codecs.iter().flat_map(|c| c.qualities.iter());
+                let qualities = listed
+                    .filter_map(|q| {
+                        let quality = match q.quality() {
+                            proto::VideoQuality::Low => Quality::Low,
+                            proto::VideoQuality::Medium => Quality::Medium,
+                            proto::VideoQuality::High => Quality::High,
+                            proto::VideoQuality::Off => return None,
+                        };
+                        Some((quality, q.enabled))
+                    })
+                    .collect();
+                self.events.push_back(EngineEvent::SubscribedQuality { track, qualities });
+            }
+            M::RefreshToken(token) => self.refreshed_token = Some(Secret::new(token)),
+            M::Leave(leave) => {
+                let can_reconnect = leave.action() != proto::leave_request::Action::Disconnect;
+                self.fail(Error::Left { reason: leave_reason(leave.reason()), can_reconnect });
+            }
+            // Media sections for tracks that others publish: we subscribe to nothing.
+            other => trace!(?other, "unused"),
+        }
+    }
+
+    /// The server refuses a request of ours; for a track that is the end of it.
+    fn on_request_response(&mut self, response: proto::RequestResponse) {
+        use proto::request_response::{Reason, Request};
+        if matches!(response.reason(), Reason::Ok | Reason::Queued) {
+            return;
+        }
+        let reason = format!("{} ({})", response.message, response.reason().as_str_name());
+        match response.request {
+            Some(Request::AddTrack(request)) => {
+                if let Some(track) = self.publications.by_cid(&request.cid) {
+                    self.publications.remove(track);
+                    self.events.push_back(EngineEvent::PublishFailed { track, reason });
+                }
+            }
+            other => warn!(reason, ?other, "the server refused a request"),
+        }
+    }
+
+    fn participant(&mut self, info: &proto::ParticipantInfo) {
+        if info.sid == self.own_sid {
+            return;
+        }
+        let participant =
+            Participant { identity: info.identity.clone(), sid: info.sid.clone(), name: info.name.clone() };
+        if info.state() == proto::participant_info::State::Disconnected {
+            if let Some(left) = self.participants.remove(&info.sid) {
+                self.events.push_back(EngineEvent::ParticipantLeft(left));
+            }
+        } else if self.participants.insert(info.sid.clone(), participant.clone()).is_none() {
+            self.events.push_back(EngineEvent::ParticipantJoined(participant));
+        }
+    }
+
+    fn on_datagram(
+        &mut self,
+        length: usize,
+        source: std::net::SocketAddr,
+        destination: std::net::SocketAddr,
+    ) {
+        // Taken out so that str0m can be handed a slice of it while the rest of us is borrowed.
+        let buffer = std::mem::take(&mut self.receive_buffer);
+        let data = buffer.get(..length).unwrap_or_default();
+        match Receive::new(Protocol::Udp, source, destination, data) {
+            Ok(receive) => self.input(Input::Receive(Instant::now(), receive)),
+            Err(error) => trace!(%error, %source, "not a WebRTC datagram"),
+        }
+        self.receive_buffer = buffer;
+    }
+
+    /// One round of waiting and reacting. Cancel-safe: nothing is lost at any await.
+    async fn turn(&mut self) {
+        enum Wake {
+            Signal(Incoming),
+            Datagram(usize, std::net::SocketAddr, std::net::SocketAddr),
+            Timer,
+        }
+        let due = self.connect_deadline.map_or(self.timeout, |d| d.min(self.timeout));
+        let wake = {
+            let (sockets, buffer) = (&mut self.sockets, &mut self.receive_buffer);
+            tokio::select! {
+                incoming = self.signal.recv() => Wake::Signal(incoming),
+                (length, from, to) = poll_fn(|cx| sockets.poll_recv(cx, buffer)) => Wake::Datagram(length, from, to),
+                () = tokio::time::sleep_until(due.into()) => Wake::Timer,
+            }
+        };
+        match wake {
+            Wake::Signal(Incoming::Message(message)) => self.on_message(*message),
+            Wake::Signal(Incoming::Closed(reason)) => self.fail(Error::SignalClosed(reason)),
+            Wake::Datagram(length, from, to) => {
+                self.on_datagram(length, from, to);
+                self.receive_more().await;
+            }
+            Wake::Timer => {
+                let now = Instant::now();
+                if self.connect_deadline.is_some_and(|deadline| now >= deadline) {
+                    self.fail(Error::MediaTransport(self.no_connection()));
+                }
+                self.input(Input::Timeout(now));
+            }
+        }
+    }
+
+    /// What else is there already, so that a burst costs one wake-up.
+    async fn receive_more(&mut self) {
+        for _ in 1..RECEIVE_BATCH {
+            let (sockets, buffer) = (&mut self.sockets, &mut self.receive_buffer);
+            let more = poll_fn(|cx| {
+                std::task::Poll::Ready(match sockets.poll_recv(cx, buffer) {
+                    std::task::Poll::Ready(datagram) => Some(datagram),
+                    std::task::Poll::Pending => None,
+                })
+            });
+            let Some((length, from, to)) = more.await else { break };
+            self.on_datagram(length, from, to);
+        }
+    }
+
+    fn no_connection(&self) -> String {
+        if self.connected {
+            "the network path to the server is gone".into()
+        } else {
+            let from = self.sockets.addresses().map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", ");
+            format!(
+                "no UDP path to the server within {:?} (tried from {from}); is its media port open and its \
+                 node address reachable?",
+                self.connect_timeout
+            )
+        }
+    }
+
+    /// The wall-clock time of a moment on the monotonic clock.
+    fn wall_clock(&mut self, at: Instant) -> SystemTime {
+        let now = Instant::now();
+        // Read anew now and then: the system's time may be set while we run.
+        if now.duration_since(self.clock.0) > Duration::from_secs(1) {
+            self.clock = (now, SystemTime::now());
+        }
+        let (instant, wall) = self.clock;
+        match at.checked_duration_since(instant) {
+            Some(ahead) => wall + ahead,
+            None => wall.checked_sub(instant.duration_since(at)).unwrap_or(wall),
+        }
+    }
+}
+
+impl MediaEngine for WebRtcEngine {
+    async fn join(config: &SessionConfig, token: &Secret) -> Result<(Self, RoomInfo), Error> {
+        let (signal, join) = Signal::join(config, token).await?;
+        let participant = join.participant.clone().unwrap_or_default();
+        let room = join.room.clone().unwrap_or_default();
+        let version = join.server_info.as_ref().map(|i| i.version.clone()).unwrap_or_default();
+        let info = RoomInfo {
+            name: room.name,
+            sid: room.sid,
+            identity: participant.identity,
+            participant_sid: participant.sid,
+            server_version: version,
+        };
+        let engine = Self::new(signal, &join, config)?;
+        Ok((engine, info))
+    }
+
+    fn publish(&mut self, track: TrackId, config: &TrackConfig) {
+        // Unique within the room: the participant's id is.
+        let cid = format!("{}-{}", self.own_sid, track.0);
+        let request = self.publications.add(track, config, cid);
+        self.signal.send(signal_request::Message::AddTrack(request));
+    }
+
+    fn unpublish(&mut self, track: TrackId) {
+        if let Some(sid) = self.publications.remove(track) {
+            self.events.push_back(EngineEvent::Unpublished { track, sid });
+        }
+        self.negotiate();
+    }
+
+    fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error> {
+        let capture_time = self.wall_clock(frame.captured_at);
+        let Some(publication) = self.publications.get_mut(track) else { return Ok(()) };
+        let Some(mid) = publication.mid.filter(|_| publication.negotiated) else { return Ok(()) };
+        let codec = publication.config.codec;
+        let Some(writer) = self.rtc.writer(mid) else { return Ok(()) };
+        let sps = match codec {
+            Codec::H264 => h264::inspect(&frame.data).sps,
+            Codec::Opus => None,
+        };
+        // The profile can only change where parameter sets are.
+        if publication.pt.is_none() || sps.is_some() {
+            let chosen = codecs::choose_payload(codec, sps.as_ref(), writer.payload_params());
+            publication.pt = chosen;
+        }
+        let Some(pt) = publication.pt else {
+            return Err(Error::Server(format!("it accepted no payload type for {}", codec.mime_type())));
+        };
+        let ticks = frame.media_time.as_nanos() * u128::from(codec.clock_rate()) / 1_000_000_000;
+        let frequency = if codec.is_video() { Frequency::NINETY_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
+        // RTP time wraps at 32 bits; the upper half of 64 is more than any stream lasts.
+        let media_time = MediaTime::new(ticks as u64, frequency);
+        let written = writer.abs_capture_time(AbsCaptureTime { capture_time, clock_offset: None }).write(
+            pt,
+            frame.captured_at,
+            media_time,
+            frame.data.clone(),
+        );
+        self.pump();
+        written.map_err(|e| Error::Internal(format!("writing a frame: {e}")))?;
+        match self.failure.take() {
+            Some(error) => Err(error),
+            // str0m packetises on its next time-out, which is now.
+            None => {
+                self.input(Input::Timeout(Instant::now()));
+                Ok(())
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<EngineEvent, Error> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if let Some(error) = self.failure.take() {
+                return Err(error);
+            }
+            self.turn().await;
+        }
+    }
+
+    fn is_drained(&mut self) -> bool {
+        let mids: Vec<Mid> = self.publications.mids().collect();
+        mids.into_iter().all(|mid| self.queued_bytes(mid) == 0)
+    }
+
+    fn refreshed_token(&self) -> Option<Secret> {
+        self.refreshed_token.clone()
+    }
+
+    async fn leave(mut self, deadline: Instant) {
+        self.rtc.disconnect();
+        // The last words of DTLS; nobody waits for an answer to them.
+        if self.rtc.is_alive() {
+            self.pump();
+        }
+        let _ = tokio::time::timeout_at(deadline.into(), self.signal.leave()).await;
+    }
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The tracks of one connection on their way from "wanted" to "published". No I/O: the engine asks what is
+//! to be done next and reports what the server answered.
+
+use std::collections::BTreeMap;
+
+use livekit_protocol as proto;
+use str0m::media::{Mid, Pt};
+
+use crate::config::{Codec, TrackConfig, TrackSource};
+use crate::event::TrackId;
+
+/// One track.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) config: TrackConfig,
+    /// Our id for it: `cid` in the signalling, track id in the SDP.
+    pub(crate) cid: String,
+    /// The server's id, once it has agreed.
+    pub(crate) sid: Option<String>,
+    /// The media section, once it has been offered.
+    pub(crate) mid: Option<Mid>,
+    /// The server has answered the offer that contains it.
+    pub(crate) negotiated: bool,
+    /// Reported as published.
+    pub(crate) reported: bool,
+    /// The payload type in use, chosen at every keyframe.
+    pub(crate) pt: Option<Pt>,
+}
+
+/// All tracks of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Publications {
+    tracks: BTreeMap<TrackId, Publication>,
+    /// Media sections of closed tracks, to be switched off in the next offer.
+    to_stop: Vec<Mid>,
+}
+
+/// What the next offer has to contain.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct OfferPlan {
+    pub(crate) add: Vec<TrackId>,
+    pub(crate) stop: Vec<Mid>,
+}
+
+impl OfferPlan {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.stop.is_empty()
+    }
+}
+
+impl Publications {
+    /// A new track: gives the request that announces it to the server.
+    pub(crate) fn add(&mut self, id: TrackId, config: &TrackConfig, cid: String) -> proto::AddTrackRequest {
+        let request = add_track_request(config, &cid);
+        let publication = Publication {
+            config: config.clone(),
+            cid,
+            sid: None,
+            mid: None,
+            negotiated: false,
+            reported: false,
+            pt: None,
+        };
+        self.tracks.insert(id, publication);
+        request
+    }
+
+    /// Forgets a track: gives its server id if it had been reported as published.
+    pub(crate) fn remove(&mut self, id: TrackId) -> Option<String> {
+        let track = self.tracks.remove(&id)?;
+        self.to_stop.extend(track.mid);
+        track.sid.filter(|_| track.reported)
+    }
+
+    /// The server agreed to the track with this `cid`.
+    pub(crate) fn announced(&mut self, cid: &str, sid: String) -> Option<TrackId> {
+        let (id, track) = self.tracks.iter_mut().find(|(_, t)| t.cid == cid)?;
+        track.sid = Some(sid);
+        Some(*id)
+    }
+
+    /// What to put into an offer now.
+    pub(crate) fn plan(&mut self) -> OfferPlan {
+        OfferPlan {
+            add: self
+                .tracks
+                .iter()
+                .filter(|(_, t)| t.sid.is_some() && t.mid.is_none())
+                .map(|(id, _)| *id)
+                .collect(),
+            stop: std::mem::take(&mut self.to_stop),
+        }
+    }
+
+    /// An offer with this media section was sent.
+    pub(crate) fn offered(&mut self, id: TrackId, mid: Mid) {
+        if let Some(track) = self.tracks.get_mut(&id) {
+            track.mid = Some(mid);
+        }
+    }
+
+    /// The answer to everything offered so far has come.
+    pub(crate) fn answered(&mut self) {
+        for track in self.tracks.values_mut().filter(|t| t.mid.is_some()) {
+            track.negotiated = true;
+        }
+    }
+
+    /// Tracks that can be reported as published now that the transport is up: each is given once.
+    pub(crate) fn newly_published(&mut self) -> Vec<(TrackId, String, String, Codec)> {
+        let mut list = Vec::new();
+        for (id, track) in &mut self.tracks {
+            if track.negotiated && !track.reported {
+                if let Some(sid) = &track.sid {
+                    track.reported = true;
+                    list.push((*id, sid.clone(), track.config.name.clone(), track.config.codec));
+                }
+            }
+        }
+        list
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TrackId) -> Option<&mut Publication> {
+        self.tracks.get_mut(&id)
+    }
+
+    pub(crate) fn by_mid(&self, mid: Mid) -> Option<TrackId> {
+        self.tracks.iter().find(|(_, t)| t.mid == Some(mid)).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn by_sid(&self, sid: &str) -> Option<TrackId> {
+        self.tracks.iter().find(|(_, t)| t.sid.as_deref() == Some(sid)).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn by_cid(&self, cid: &str) -> Option<TrackId> {
+        self.tracks.iter().find(|(_, t)| t.cid == cid).map(|(id, _)| *id)
+    }
+
+    /// Media sections that carry something.
+    pub(crate) fn mids(&self) -> impl Iterator<Item = Mid> + '_ {
+        self.tracks.values().filter(|t| t.negotiated).filter_map(|t| t.mid)
+    }
+
+    pub(crate) fn configs(&self) -> impl Iterator<Item = &TrackConfig> {
+        self.tracks.values().map(|t| &t.config)
+    }
+}
+
+fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest {
+    let is_video = config.codec.is_video();
+    // One layer, named HIGH with its real size, so that the server can tell what it forwards.
+    let layers = if is_video {
+        vec![proto::VideoLayer {
+            quality: proto::VideoQuality::High as i32,
+            width: config.width,
+            height: config.height,
+            bitrate: config.max_bitrate,
+            ..Default::default()
+        }]
+    } else {
+        Vec::new()
+    };
+    let source = match config.source {
+        TrackSource::Unknown => proto::TrackSource::Unknown,
+        TrackSource::Camera => proto::TrackSource::Camera,
+        TrackSource::Microphone => proto::TrackSource::Microphone,
+        TrackSource::ScreenShare => proto::TrackSource::ScreenShare,
+        TrackSource::ScreenShareAudio => proto::TrackSource::ScreenShareAudio,
+    };
+    // Without the codec's mime type here, the server guesses when several codecs are offered, and may
+    // forward nothing.
+    let codec = proto::SimulcastCodec {
+        codec: config.codec.mime_type().split('/').next_back().unwrap_or_default().into(),
+        cid: cid.into(),
+        layers: layers.clone(),
+        video_layer_mode: proto::video_layer::Mode::OneSpatialLayerPerStream as i32,
+    };
+    #[allow(deprecated, reason = "servers of today still read `stereo`")]
+    proto::AddTrackRequest {
+        cid: cid.into(),
+        name: config.name.clone(),
+        r#type: if is_video { proto::TrackType::Video } else { proto::TrackType::Audio } as i32,
+        width: config.width,
+        height: config.height,
+        source: source as i32,
+        layers,
+        simulcast_codecs: if is_video { vec![codec] } else { Vec::new() },
+        stereo: config.stereo,
+        // We send plain Opus; redundancy would have to be made by us.
+        disable_red: true,
+        stream: "media".into(),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> TrackConfig {
+        let mut config = TrackConfig::new(Codec::H264, "front");
+        (config.width, config.height, config.max_bitrate) = (1280, 720, 2_000_000);
+        config
+    }
+
+    #[test]
+    fn the_request_names_codec_and_size() {
+        let request = Publications::default().add(TrackId(1), &config(), "cid1".into());
+        assert_eq!(request.simulcast_codecs[0].codec, "h264");
+        assert_eq!((request.width, request.height), (1280, 720));
+        let layer = &request.simulcast_codecs[0].layers[0];
+        assert_eq!((layer.width, layer.height, layer.bitrate), (1280, 720, 2_000_000));
+    }
+
+    #[test]
+    fn a_track_is_offered_once_agreed_and_reported_once_answered() {
+        let mut p = Publications::default();
+        p.add(TrackId(1), &config(), "a".into());
+        p.add(TrackId(2), &config(), "b".into());
+        assert!(p.plan().is_empty());
+        assert_eq!(p.announced("b", "TR_b".into()), Some(TrackId(2)));
+        assert_eq!(p.announced("x", "TR_x".into()), None);
+        assert_eq!(p.plan().add, [TrackId(2)]);
+        let mid = Mid::from("0");
+        p.offered(TrackId(2), mid);
+        assert!(p.plan().is_empty() && p.newly_published().is_empty());
+        p.answered();
+        assert_eq!(p.newly_published().len(), 1);
+        assert!(p.newly_published().is_empty(), "each is reported once");
+        assert_eq!((p.by_mid(mid), p.by_sid("TR_b")), (Some(TrackId(2)), Some(TrackId(2))));
+    }
+
+    #[test]
+    fn a_removed_track_is_stopped_in_the_next_offer() {
+        let mut p = Publications::default();
+        p.add(TrackId(1), &config(), "a".into());
+        assert_eq!(p.remove(TrackId(1)), None, "was never published");
+        p.add(TrackId(2), &config(), "b".into());
+        p.announced("b", "TR_b".into());
+        p.offered(TrackId(2), Mid::from("0"));
+        p.answered();
+        p.newly_published();
+        assert_eq!(p.remove(TrackId(2)), Some("TR_b".into()));
+        assert_eq!(p.plan(), OfferPlan { add: vec![], stop: vec![Mid::from("0")] });
+        assert!(p.plan().is_empty());
+    }
+}

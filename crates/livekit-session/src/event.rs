@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a session tells its observer.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Identifies a track within its session; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrackId(pub(crate) u64);
+
+/// Where a session's connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ConnectionState {
+    /// Not started, or ended by [`crate::Session::leave`].
+    #[default]
+    Disconnected,
+    /// Joining for the first time, or waiting to try again.
+    Connecting,
+    /// In the room, media can flow.
+    Connected,
+    /// Was in the room, lost it, and is coming back.
+    Reconnecting,
+    /// Ended by an error.
+    Failed,
+}
+
+/// The room as it was joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomInfo {
+    /// The room's name.
+    pub name: String,
+    /// The room's id.
+    pub sid: String,
+    /// This participant's identity.
+    pub identity: String,
+    /// This participant's id.
+    pub participant_sid: String,
+    /// The server's version.
+    pub server_version: String,
+}
+
+/// Another participant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Participant {
+    /// Its identity.
+    pub identity: String,
+    /// Its id.
+    pub sid: String,
+    /// Its display name.
+    pub name: String,
+}
+
+/// The server's opinion of this participant's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionQuality {
+    /// Loss or delay that viewers notice.
+    Poor,
+    /// Usable.
+    Good,
+    /// No trouble.
+    Excellent,
+    /// The server hears nothing.
+    Lost,
+}
+
+/// How a keyframe was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyframeReason {
+    /// RTCP picture loss indication (RFC 4585 §6.3.1).
+    Pli,
+    /// RTCP full intra request (RFC 5104 §4.3.1).
+    Fir,
+    /// The session's own: first frame after (re)connecting.
+    Start,
+    /// The session's own: frames had to be dropped.
+    Dropped,
+    /// The session's own: an earlier request was not answered in time.
+    Repeat,
+}
+
+/// A quality level of the server's subscription feedback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Quality {
+    /// Lowest layer.
+    Low,
+    /// Middle layer.
+    Medium,
+    /// Highest layer.
+    High,
+}
+
+/// Something happened. Delivered in order, from the session's own thread.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// An attempt to join begins; counts from 1 since the last time in the room.
+    Connecting {
+        /// The server, without credentials.
+        url: String,
+        /// Number of this attempt.
+        attempt: u32,
+    },
+    /// The room is joined.
+    Joined(RoomInfo),
+    /// A track can be subscribed to, and its frames are sent from now on.
+    Published {
+        /// The track.
+        track: TrackId,
+        /// The id that the server gave it.
+        sid: String,
+        /// Its name.
+        name: String,
+        /// Its media type.
+        mime_type: String,
+    },
+    /// A track is no longer published.
+    Unpublished {
+        /// The track.
+        track: TrackId,
+        /// The id that it had.
+        sid: String,
+    },
+    /// A track could not be published; the other tracks go on.
+    PublishFailed {
+        /// The track.
+        track: TrackId,
+        /// What the server or the engine said.
+        reason: String,
+    },
+    /// A keyframe is wanted.
+    KeyframeRequest {
+        /// The track.
+        track: TrackId,
+        /// Who asks.
+        reason: KeyframeReason,
+        /// Whether the encoder is to be asked now. False = folded into a request that is still
+        /// unanswered or too recent.
+        forward: bool,
+    },
+    /// A new estimate of what the network carries for all tracks together, in bit/s.
+    BandwidthEstimate(u64),
+    /// Which qualities of a track anybody subscribes to.
+    SubscribedQuality {
+        /// The track.
+        track: TrackId,
+        /// Media type and the qualities that are wanted of it.
+        qualities: Vec<(Quality, bool)>,
+    },
+    /// Somebody is in the room.
+    ParticipantJoined(Participant),
+    /// Somebody left.
+    ParticipantLeft(Participant),
+    /// The server's opinion of our connection changed.
+    ConnectionQuality {
+        /// In words.
+        quality: ConnectionQuality,
+        /// As a score from 0 to 5.
+        score: f32,
+    },
+    /// Not in the room; another attempt follows.
+    Offline {
+        /// Why.
+        reason: Error,
+        /// The failed attempt, from 1; 0 if the connection was lost rather than not made.
+        attempt: u32,
+        /// When the next attempt begins.
+        retry_in: Duration,
+    },
+    /// The state changed.
+    StateChanged(ConnectionState),
+    /// The session ended and will not come back. `None` = by [`crate::Session::leave`].
+    Disconnected(Option<Error>),
+}
+
+/// Receives a session's events.
+pub trait Observer: Send + Sync + 'static {
+    /// Called in order on the session's thread, which also drives the network: it must not block.
+    fn event(&self, event: Event);
+}
+
+impl<F: Fn(Event) + Send + Sync + 'static> Observer for F {
+    fn event(&self, event: Event) {
+        self(event);
+    }
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The handles that an application holds. All work happens in the [`crate::driver`] task.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::config::{Codec, SessionConfig, TrackConfig};
+use crate::driver;
+use crate::engine::webrtc::WebRtcEngine;
+use crate::error::Error;
+use crate::event::{ConnectionState, KeyframeReason, Observer, TrackId};
+use crate::frame::{DropReason, Frame, MAX_FRAME_BYTES, Outcome};
+use crate::stats::{SessionStats, TrackCounters, TrackStats};
+
+/// Frames on their way from [`Track::write`] to the transport may hold this much; beyond it the network
+/// thread is stuck and the frame is dropped.
+const MAX_HANDOVER_BYTES: usize = 16 * 1024 * 1024;
+/// … and may be this many.
+const MAX_HANDOVER_FRAMES: usize = 256;
+
+/// A participant in a room. Joins in the background as soon as it is made, comes back by itself when the
+/// connection is lost, and leaves when it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// What handles and driver have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) status: Mutex<Status>,
+    ended: Condvar,
+    next_track: AtomicU64,
+}
+
+/// What the driver publishes for [`Session::stats`] and [`Session::state`].
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) stats: SessionStats,
+    pub(crate) ended: bool,
+}
+
+/// What handles ask of the driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    AddTrack(TrackId, TrackConfig, Arc<TrackShared>),
+    CloseTrack(TrackId),
+    Frame(TrackId, Frame),
+    WantKeyframe(TrackId, KeyframeReason),
+    Leave,
+}
+
+/// What a track's handle and the driver have in common.
+#[derive(Debug, Default)]
+pub(crate) struct TrackShared {
+    pub(crate) counters: TrackCounters,
+    /// Published and connected: frames may go out.
+    pub(crate) live: AtomicBool,
+    /// A frame was lost, so only a keyframe may follow.
+    pub(crate) need_keyframe: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    pub(crate) handover_frames: AtomicUsize,
+    pub(crate) handover_bytes: AtomicUsize,
+}
+
+impl TrackShared {
+    /// The driver took a frame of `bytes` out of the hand-over.
+    pub(crate) fn handed_over(&self, bytes: usize) {
+        self.handover_frames.fetch_sub(1, Ordering::AcqRel);
+        self.handover_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Shared {
+    pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_ended(&self) {
+        self.status().ended = true;
+        self.ended.notify_all();
+    }
+}
+
+impl Session {
+    /// Starts joining in the background and returns at once; `observer` hears how it goes.
+    ///
+    /// # Errors
+    /// What [`SessionConfig::validate`] finds, and [`Error::Internal`] if no thread can be started.
+    pub fn start(config: SessionConfig, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        config.validate()?;
+        let runtime = crate::runtime::handle()?;
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            commands,
+            status: Mutex::default(),
+            ended: Condvar::new(),
+            next_track: AtomicU64::new(1),
+        });
+        runtime.spawn(driver::run::<WebRtcEngine>(config, observer, receiver, shared.clone()));
+        Ok(Self { shared })
+    }
+
+    /// Adds a track; it is published as soon as the room is joined, and again after every reconnect.
+    pub fn add_track(&self, config: TrackConfig) -> Track {
+        let id = TrackId(self.shared.next_track.fetch_add(1, Ordering::Relaxed));
+        let codec = config.codec;
+        let track = Arc::new(TrackShared::default());
+        track.need_keyframe.store(codec.is_video(), Ordering::Relaxed);
+        let _ = self.shared.commands.send(Command::AddTrack(id, config, track.clone()));
+        Track { id, codec, track, commands: self.shared.commands.clone() }
+    }
+
+    /// Where the connection stands.
+    pub fn state(&self) -> ConnectionState {
+        self.shared.status().stats.state
+    }
+
+    /// A snapshot of all counters; network figures are at most a second old.
+    pub fn stats(&self) -> SessionStats {
+        self.shared.status().stats.clone()
+    }
+
+    /// Begins to leave: what is queued is sent first. [`crate::Event::Disconnected`] follows within two
+    /// seconds, whatever the network does.
+    pub fn leave(&self) {
+        let _ = self.shared.commands.send(Command::Leave);
+    }
+
+    /// Blocks until the session has ended, `timeout` at most. True = it has ended.
+    pub fn wait_ended(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut status = self.shared.status();
+        while !status.ended {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            status = self.shared.ended.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A track of a [`Session`]; unpublished when dropped.
+#[derive(Debug)]
+pub struct Track {
+    id: TrackId,
+    codec: Codec,
+    track: Arc<TrackShared>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Track {
+    /// The track's id in events and statistics.
+    pub fn id(&self) -> TrackId {
+        self.id
+    }
+
+    /// Sends a frame. Never blocks and may be called from any one thread at a time.
+    ///
+    /// After a gap, and at the start, only a keyframe is taken: frames before it are dropped as
+    /// [`DropReason::WaitingForKeyframe`] and the observer is told that a keyframe is wanted.
+    pub fn write(&self, frame: Frame) -> Outcome {
+        let bytes = frame.data.len();
+        let keyframe = frame.is_keyframe(self.codec);
+        let outcome = self.admit(frame, keyframe);
+        self.track.counters.count(outcome, bytes, keyframe);
+        outcome
+    }
+
+    /// The counters that need no network: frames sent and dropped.
+    pub fn stats(&self) -> TrackStats {
+        let mut stats = TrackStats { track: Some(self.id), ..TrackStats::default() };
+        self.track.counters.fill(&mut stats);
+        stats
+    }
+
+    /// Whether frames go out: published, and connected.
+    pub fn is_live(&self) -> bool {
+        self.track.live.load(Ordering::Acquire)
+    }
+
+    fn admit(&self, frame: Frame, keyframe: bool) -> Outcome {
+        let track = &*self.track;
+        let bytes = frame.data.len();
+        if track.closed.load(Ordering::Acquire) {
+            return Outcome::Dropped(DropReason::Closed);
+        }
+        if bytes == 0 {
+            return Outcome::Dropped(DropReason::Empty);
+        }
+        if bytes > MAX_FRAME_BYTES {
+            return self.lost(DropReason::TooLarge);
+        }
+        if !track.live.load(Ordering::Acquire) {
+            return Outcome::Dropped(DropReason::NotConnected);
+        }
+        if track.need_keyframe.load(Ordering::Acquire) && !keyframe {
+            return Outcome::Dropped(DropReason::WaitingForKeyframe);
+        }
+        let queued = track.handover_frames.load(Ordering::Acquire);
+        if queued >= MAX_HANDOVER_FRAMES
+            || track.handover_bytes.load(Ordering::Acquire) + bytes > MAX_HANDOVER_BYTES
+        {
+            return self.lost(DropReason::QueueFull);
+        }
+        track.need_keyframe.store(false, Ordering::Release);
+        track.handover_frames.fetch_add(1, Ordering::AcqRel);
+        track.handover_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if self.commands.send(Command::Frame(self.id, frame)).is_err() {
+            return Outcome::Dropped(DropReason::Closed);
+        }
+        if queued == 0 { Outcome::Sent } else { Outcome::Queued }
+    }
+
+    /// A frame that others refer to is missing now.
+    fn lost(&self, reason: DropReason) -> Outcome {
+        if self.codec.is_video() && !self.track.need_keyframe.swap(true, Ordering::AcqRel) {
+            let _ = self.commands.send(Command::WantKeyframe(self.id, KeyframeReason::Dropped));
+        }
+        Outcome::Dropped(reason)
+    }
+}
+
+impl Drop for Track {
+    fn drop(&mut self) {
+        self.track.closed.store(true, Ordering::Release);
+        let _ = self.commands.send(Command::CloseTrack(self.id));
+    }
+}

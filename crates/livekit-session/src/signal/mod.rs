@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! LiveKit signalling: everything that touches the `livekit-signaling` crate is in this module, because
+//! that crate calls itself internal and may change.
+
+pub(crate) mod tls;
+pub(crate) mod token;
+mod transport;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use livekit_protocol as proto;
+use livekit_signaling::{
+    SignalClient, SignalError, SignalEvent, SignalEvents, SignalOptions, SignalSdkOptions,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::{Secret, SessionConfig};
+use crate::error::{Error, LeaveReason, redact};
+use transport::{ATTEMPT, Attempt};
+
+/// The signalling protocol we speak. 18 implies data channels negotiated out of band.
+const PROTOCOL_VERSION: u32 = 17;
+/// A close that takes longer is abandoned: the socket goes away with the task.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A joined room's signalling connection.
+pub(crate) struct Signal {
+    client: Arc<SignalClient>,
+    outgoing: mpsc::UnboundedSender<proto::signal_request::Message>,
+    sender: JoinHandle<()>,
+    events: SignalEvents,
+    /// The local address that the connection uses.
+    pub(crate) local_ip: Option<IpAddr>,
+}
+
+/// What the server says.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Message(Box<proto::signal_response::Message>),
+    Closed(String),
+}
+
+impl Signal {
+    /// Joins the room that `token` names.
+    pub(crate) async fn join(
+        config: &SessionConfig,
+        token: &Secret,
+    ) -> Result<(Self, proto::JoinResponse), Error> {
+        transport::register();
+        let mut sdk = SignalSdkOptions::default();
+        sdk.sdk_version = Some(env!("CARGO_PKG_VERSION").into());
+        sdk.other_sdks = config.user_agent.clone();
+        let mut options = SignalOptions::default();
+        options.auto_subscribe = false;
+        options.adaptive_stream = false;
+        options.single_peer_connection = true;
+        options.protocol_version = PROTOCOL_VERSION;
+        // Nothing: we neither send packet trailers nor receive anything.
+        options.client_capabilities = Vec::new();
+        options.client_protocol = livekit_signaling::CLIENT_PROTOCOL_DEFAULT;
+        options.connect_timeout = config.connect_timeout;
+        options.sdk_options = sdk;
+
+        let attempt = Attempt::new(config.tls_ca_file.clone());
+        let connect = SignalClient::connect(&config.url, token.expose(), options, None);
+        let (client, join, events) = ATTEMPT
+            .scope(attempt.clone(), connect)
+            .await
+            .map_err(|e| translate(e, &attempt, config, token))?;
+        if !client.is_single_pc_mode_active() {
+            client.close().await;
+            let version = join.server_info.map(|i| i.version).unwrap_or_default();
+            return Err(Error::ServerTooOld { version });
+        }
+        let client = Arc::new(client);
+        let (outgoing, mut queue) = mpsc::unbounded_channel();
+        let sending = client.clone();
+        // Sending waits for the socket; a task of its own lets the media go on meanwhile.
+        let sender = tokio::spawn(async move {
+            while let Some(message) = queue.recv().await {
+                sending.send(message).await;
+            }
+        });
+        let local_ip = attempt.local_addr().map(|a| a.ip());
+        Ok((Self { client, outgoing, sender, events, local_ip }, join))
+    }
+
+    /// Queues a message; order is kept.
+    pub(crate) fn send(&self, message: proto::signal_request::Message) {
+        let _ = self.outgoing.send(message);
+    }
+
+    /// The next message. Cancel-safe.
+    pub(crate) async fn recv(&mut self) -> Incoming {
+        match self.events.recv().await {
+            Some(SignalEvent::Message(message)) => Incoming::Message(message),
+            Some(SignalEvent::Close(reason)) => Incoming::Closed(reason.into_owned()),
+            None => Incoming::Closed("the signalling task ended".into()),
+        }
+    }
+
+    /// Says goodbye and closes the socket.
+    pub(crate) async fn leave(self) {
+        let Self { client, outgoing, mut sender, .. } = self;
+        let _ = outgoing.send(proto::signal_request::Message::Leave(proto::LeaveRequest {
+            reason: proto::DisconnectReason::ClientInitiated as i32,
+            action: proto::leave_request::Action::Disconnect as i32,
+            ..Default::default()
+        }));
+        drop(outgoing);
+        let close = async {
+            let _ = (&mut sender).await;
+            client.close().await;
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+        sender.abort();
+    }
+}
+
+/// Turns the signalling crate's error into ours: the kind of failure first, never a credential.
+fn translate(error: SignalError, attempt: &Attempt, config: &SessionConfig, token: &Secret) -> Error {
+    let scrub = |text: String| {
+        let text = if token.expose().is_empty() { text } else { text.replace(token.expose(), "***") };
+        text.trim().chars().take(300).collect::<String>()
+    };
+    let by_status = |status: u16, detail: String| match status {
+        // The server's text repeats the key's name, which is not ours to show.
+        401 | 403 if detail.starts_with("invalid API key") => {
+            Error::Unauthorized { status, detail: "it does not know this API key".into() }
+        }
+        401 | 403 => Error::Unauthorized { status, detail },
+        404 => Error::Server(format!(
+            "HTTP 404: {}",
+            if detail.is_empty() || detail.contains("page not found") {
+                "no LiveKit signalling at this address; check host, port and path of the URL"
+            } else {
+                &detail
+            }
+        )),
+        _ => Error::Server(format!("HTTP {status}: {detail}")),
+    };
+    match error {
+        SignalError::UrlParse(reason) => Error::InvalidUrl { url: redact(&config.url), reason },
+        SignalError::TokenFormat => Error::Unauthorized {
+            status: 401,
+            detail: "the token has characters that no token has; was it pasted whole?".into(),
+        },
+        SignalError::Client(status, body) | SignalError::Server(status, body) => {
+            by_status(status.as_u16(), scrub(body))
+        }
+        SignalError::Handshake { status } => by_status(status.as_u16(), String::new()),
+        SignalError::Timeout(_) => Error::ConnectTimeout(config.connect_timeout),
+        SignalError::LeaveRequest { reason, .. } => {
+            Error::Left { reason: leave_reason(reason), can_reconnect: true }
+        }
+        other => attempt.take_error().unwrap_or_else(|| Error::Unreachable {
+            url: redact(&config.url),
+            reason: scrub(other.to_string()),
+        }),
+    }
+}
+
+/// The protocol's reason for a leave in our words.
+pub(crate) fn leave_reason(reason: proto::DisconnectReason) -> LeaveReason {
+    use proto::DisconnectReason as D;
+    match reason {
+        D::DuplicateIdentity => LeaveReason::DuplicateIdentity,
+        D::ServerShutdown => LeaveReason::ServerShutdown,
+        D::ParticipantRemoved => LeaveReason::ParticipantRemoved,
+        D::RoomDeleted => LeaveReason::RoomDeleted,
+        D::RoomClosed => LeaveReason::RoomClosed,
+        D::StateMismatch => LeaveReason::StateMismatch,
+        D::JoinFailure => LeaveReason::JoinFailure,
+        D::Migration => LeaveReason::Migration,
+        D::SignalClose => LeaveReason::SignalClose,
+        D::ConnectionTimeout => LeaveReason::ConnectionTimeout,
+        D::MediaFailure => LeaveReason::MediaFailure,
+        _ => LeaveReason::Unknown,
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The network below LiveKit's signalling crate: WebSocket and HTTP over our own dialling.
+//!
+//! `livekit-net` takes one transport for the whole process, but certificate authorities are a session's
+//! own. They travel beside the call, in a task-local [`Attempt`], which also brings back what the crate's
+//! string errors lose: the kind of failure and the peer's address.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use livekit_net::{
+    Header, HttpClient, HttpMethod, HttpResponse, TransportError, WsClient, WsConnectResult, WsConnection,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use crate::error::{Error, redact};
+use crate::signal::tls;
+
+/// The largest signalling message taken from a server: a join response lists every participant.
+const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+const MAX_HTTP_BODY: usize = 64 * 1024;
+const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
+
+tokio::task_local! {
+    /// Set around every call into the signalling crate that may dial.
+    pub(crate) static ATTEMPT: Arc<Attempt>;
+}
+
+/// One attempt to connect: what it needs, and what became known on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Attempt {
+    pub(crate) ca_file: Option<PathBuf>,
+    found: Mutex<Found>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    error: Option<Error>,
+    local: Option<SocketAddr>,
+}
+
+impl Attempt {
+    pub(crate) fn new(ca_file: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self { ca_file, found: Mutex::default() })
+    }
+
+    /// Why dialling failed, if it did.
+    pub(crate) fn take_error(&self) -> Option<Error> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).error.take()
+    }
+
+    /// The local address of the connection that was made.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).local
+    }
+
+    fn note_error(&self, error: Error) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
+    }
+}
+
+/// Makes this transport the process's. Later registrations by others would win; ours is only ever used
+/// with an [`Attempt`] around it or with the system's certificate authorities.
+pub(crate) fn register() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        livekit_net::set_ws_client(Arc::new(Transport));
+        livekit_net::set_http_client(Arc::new(Transport));
+    });
+}
+
+struct Transport;
+
+/// A TCP connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn dial(url: &url::Url) -> Result<Box<dyn Stream>, Error> {
+    let attempt = ATTEMPT.try_with(Arc::clone).unwrap_or_default();
+    let result = dial_with(url, &attempt).await;
+    if let Err(error) = &result {
+        attempt.note_error(error.clone());
+    }
+    result
+}
+
+async fn dial_with(url: &url::Url, attempt: &Attempt) -> Result<Box<dyn Stream>, Error> {
+    let unreachable = |reason: String| Error::Unreachable { url: origin(url), reason };
+    let host = url.host_str().ok_or_else(|| unreachable("the URL has no host".into()))?;
+    // `host_str` keeps the brackets of an IPv6 literal, the resolver wants none.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let secure = matches!(url.scheme(), "wss" | "https");
+    let port = url.port().unwrap_or(if secure { 443 } else { 80 });
+    let tcp = TcpStream::connect((host, port)).await.map_err(|e| unreachable(e.to_string()))?;
+    let _ = tcp.set_nodelay(true);
+    attempt.found.lock().unwrap_or_else(PoisonError::into_inner).local = tcp.local_addr().ok();
+    if !secure {
+        return Ok(Box::new(tcp));
+    }
+    let config = tls::client_config(attempt.ca_file.as_deref())?;
+    let name = rustls_pki_types::ServerName::try_from(host.to_owned())
+        .map_err(|e| unreachable(format!("'{host}' is not a valid TLS server name: {e}")))?;
+    let stream = tokio_rustls::TlsConnector::from(config)
+        .connect(name, tcp)
+        .await
+        .map_err(|e| tls::classify(&e).unwrap_or_else(|| unreachable(format!("TLS: {e}"))))?;
+    Ok(Box::new(stream))
+}
+
+/// Scheme, host and port: all of a URL that a message may show.
+fn origin(url: &url::Url) -> String {
+    let mut origin = url.clone();
+    origin.set_path("");
+    redact(origin.as_str())
+}
+
+fn connection(error: impl std::fmt::Display) -> TransportError {
+    TransportError::Connection(error.to_string())
+}
+
+#[async_trait::async_trait]
+impl WsClient for Transport {
+    async fn connect(
+        &self,
+        url: String,
+        headers: Vec<Header>,
+        timeout_ms: u64,
+    ) -> Result<WsConnectResult, TransportError> {
+        let parsed = url::Url::parse(&url).map_err(connection)?;
+        let mut request = parsed.as_str().into_client_request().map_err(connection)?;
+        for header in headers {
+            let name = header.name.parse::<hyper::header::HeaderName>().map_err(connection)?;
+            let mut value = hyper::header::HeaderValue::from_str(&header.value).map_err(connection)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(name, value);
+        }
+        let open = async {
+            let stream = dial(&parsed).await.map_err(connection)?;
+            let config = WebSocketConfig::default()
+                .max_message_size(Some(MAX_MESSAGE))
+                .max_frame_size(Some(MAX_MESSAGE));
+            match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
+                Ok((socket, _)) => Ok(socket),
+                Err(WsError::Http(response)) => {
+                    Err(TransportError::Http { status: response.status().as_u16() })
+                }
+                Err(error) => Err(connection(error)),
+            }
+        };
+        let socket = tokio::time::timeout(Duration::from_millis(timeout_ms), open)
+            .await
+            .map_err(|_| TransportError::Timeout)??;
+        let (sink, stream) = socket.split();
+        Ok(WsConnectResult {
+            connection: Arc::new(Connection {
+                sink: tokio::sync::Mutex::new(sink),
+                stream: tokio::sync::Mutex::new(stream),
+            }),
+        })
+    }
+}
+
+struct Connection {
+    sink: tokio::sync::Mutex<SplitSink<WebSocketStream<Box<dyn Stream>>, Message>>,
+    stream: tokio::sync::Mutex<SplitStream<WebSocketStream<Box<dyn Stream>>>>,
+}
+
+#[async_trait::async_trait]
+impl WsConnection for Connection {
+    async fn send(&self, frame: Vec<u8>) -> Result<(), TransportError> {
+        self.sink.lock().await.send(Message::binary(frame)).await.map_err(connection)
+    }
+
+    async fn recv(&self) -> Result<Option<Vec<u8>>, TransportError> {
+        let mut stream = self.stream.lock().await;
+        loop {
+            match stream.next().await {
+                Some(Ok(Message::Binary(bytes))) => return Ok(Some(bytes.into())),
+                Some(Ok(Message::Close(_))) | None => return Ok(None),
+                // Text is not part of the protocol; pings are answered by the library.
+                Some(Ok(_)) => {}
+                Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => return Ok(None),
+                Some(Err(error)) => return Err(connection(error)),
+            }
+        }
+    }
+
+    async fn close(&self) {
+        let _ = self.sink.lock().await.close().await;
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Transport {
+    async fn request(
+        &self,
+        method: HttpMethod,
+        url: String,
+        headers: Vec<Header>,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        tokio::time::timeout(HTTP_TIMEOUT, http_request(method, &url, headers, body.unwrap_or_default()))
+            .await
+            .map_err(|_| TransportError::Timeout)?
+    }
+}
+
+async fn http_request(
+    method: HttpMethod,
+    url: &str,
+    headers: Vec<Header>,
+    body: Vec<u8>,
+) -> Result<HttpResponse, TransportError> {
+    let parsed = url::Url::parse(url).map_err(connection)?;
+    let stream = dial(&parsed).await.map_err(connection)?;
+    let (mut sender, driver) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(connection)?;
+    let driver = tokio::spawn(driver);
+    let mut target = parsed.path().to_owned();
+    if let Some(query) = parsed.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let authority = parsed.authority().rsplit('@').next().unwrap_or_default().to_owned();
+    let mut request = hyper::Request::builder()
+        .method(match method {
+            HttpMethod::Get => hyper::Method::GET,
+            HttpMethod::Post => hyper::Method::POST,
+        })
+        .uri(target)
+        .header(hyper::header::HOST, authority);
+    for header in headers {
+        request = request.header(header.name, header.value);
+    }
+    let request = request.body(Full::new(Bytes::from(body))).map_err(connection)?;
+    let response = sender.send_request(request).await.map_err(connection)?;
+    let status = response.status().as_u16();
+    let headers = response
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| {
+            Some(Header { name: name.as_str().into(), value: value.to_str().ok()?.into() })
+        })
+        .collect();
+    let body = Limited::new(response.into_body(), MAX_HTTP_BODY).collect().await.map_err(connection)?;
+    driver.abort();
+    Ok(HttpResponse { status, headers, body: body.to_bytes().to_vec() })
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Counters of a session and its tracks.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::event::{ConnectionState, TrackId};
+use crate::frame::{DropReason, Outcome};
+
+/// A snapshot of a session.
+#[derive(Clone, Debug, Default)]
+pub struct SessionStats {
+    /// Where the connection stands.
+    pub state: ConnectionState,
+    /// Round-trip time of the media path.
+    pub rtt: Option<Duration>,
+    /// Estimate of what the network carries, in bit/s.
+    pub bandwidth_estimate: Option<u64>,
+    /// Bytes of all datagrams sent.
+    pub bytes_sent: u64,
+    /// Datagrams that the kernel did not take.
+    pub send_errors: u64,
+    /// How often the room was joined again after it had been lost.
+    pub reconnects: u32,
+    /// From the start of the session to the first join.
+    pub time_to_join: Option<Duration>,
+    /// One entry a track.
+    pub tracks: Vec<TrackStats>,
+}
+
+/// A snapshot of one track. Counters run over the track's whole life, reconnects included.
+#[derive(Clone, Debug, Default)]
+pub struct TrackStats {
+    /// The track; `None` in a default value only.
+    pub track: Option<TrackId>,
+    /// The id that the server gave it, while it is published.
+    pub sid: Option<String>,
+    /// Frames handed to the transport.
+    pub frames_sent: u64,
+    /// Payload bytes of those frames.
+    pub bytes_sent: u64,
+    /// Keyframes among them.
+    pub keyframes_sent: u64,
+    /// Frames dropped, one entry a reason, in the order of [`DropReason::ALL`].
+    pub frames_dropped: [u64; DropReason::ALL.len()],
+    /// RTP packets sent, retransmissions included, since the last (re)connect.
+    pub packets_sent: u64,
+    /// Picture loss indications received.
+    pub pli: u64,
+    /// Full intra requests received.
+    pub fir: u64,
+    /// Negative acknowledgements received.
+    pub nack: u64,
+    /// Keyframe requests passed on to the encoder.
+    pub keyframe_requests: u64,
+    /// Share of packets lost between us and the server, 0..1, from its last receiver report.
+    pub loss: Option<f32>,
+    /// Payload bytes waiting to be sent.
+    pub queued_bytes: u64,
+    /// From the session's start to the first frame handed to the transport.
+    pub time_to_first_frame: Option<Duration>,
+}
+
+impl TrackStats {
+    /// All dropped frames together.
+    pub fn frames_dropped_total(&self) -> u64 {
+        self.frames_dropped.iter().sum()
+    }
+}
+
+/// The counters that the writing thread keeps.
+#[derive(Debug, Default)]
+pub(crate) struct TrackCounters {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    keyframes: AtomicU64,
+    dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl TrackCounters {
+    pub(crate) fn count(&self, outcome: Outcome, bytes: usize, keyframe: bool) {
+        match outcome {
+            Outcome::Sent | Outcome::Queued => {
+                self.frames.fetch_add(1, Relaxed);
+                self.bytes.fetch_add(bytes as u64, Relaxed);
+                if keyframe {
+                    self.keyframes.fetch_add(1, Relaxed);
+                }
+            }
+            Outcome::Dropped(reason) => {
+                let slot = DropReason::ALL.iter().position(|r| *r == reason);
+                if let Some(counter) = slot.and_then(|i| self.dropped.get(i)) {
+                    counter.fetch_add(1, Relaxed);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn fill(&self, stats: &mut TrackStats) {
+        stats.frames_sent = self.frames.load(Relaxed);
+        stats.bytes_sent = self.bytes.load(Relaxed);
+        stats.keyframes_sent = self.keyframes.load(Relaxed);
+        for (to, from) in stats.frames_dropped.iter_mut().zip(&self.dropped) {
+            *to = from.load(Relaxed);
+        }
+    }
+}
