@@ -30,6 +30,8 @@ const DRAIN_BUDGET: Duration = Duration::from_millis(1000);
 /// After the last packet: time for retransmissions, and for viewers' jitter buffers, which throw away what
 /// they hold when a track ends.
 const LINGER: Duration = Duration::from_millis(300);
+/// From losing the room to the first attempt to come back, at least; twice that at most.
+const RETURN_DELAY: Duration = Duration::from_millis(50);
 /// This many panics of the engine within [`PANIC_WINDOW`] end the session.
 const MAX_PANICS: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
@@ -127,16 +129,14 @@ impl Driver {
             if error.is_fatal() || matches!(error, Error::Left { can_reconnect: false, .. }) {
                 break Some(error);
             }
-            let (number, retry_in) = backoff.failed(outage.elapsed(), rand::random());
-            let given_up = match self.config.reconnect_attempts {
-                // The first loss of a room is no failed attempt yet; with 0 it is final all the same.
-                Some(limit) => limit == 0 || (!lost && number > limit),
-                None => false,
+            // Losing the room is no failed attempt: the first try to get back comes almost at once.
+            let (attempt, retry_in) = match lost {
+                true => (0, RETURN_DELAY.mul_f64(1.0 + rand::random::<f64>())),
+                false => backoff.failed(outage.elapsed(), rand::random()),
             };
-            if given_up {
+            if self.config.reconnect_attempts.is_some_and(|limit| limit == 0 || attempt > limit) {
                 break Some(error);
             }
-            let attempt = if lost { 0 } else { number };
             self.emit(Event::Offline { reason: error, attempt, retry_in });
             if self.wait(Instant::now() + retry_in).await {
                 break None;
@@ -404,10 +404,12 @@ impl Driver {
 
     /// Keeps the connection going until what was written has left, and a moment longer.
     async fn drain<E: MediaEngine>(&mut self, engine: &mut E) {
-        let sent_something = self.tracks.values().any(|t| t.first_frame.is_some());
+        if self.tracks.values().all(|t| t.first_frame.is_none()) {
+            return;
+        }
         let deadline = Instant::now() + DRAIN_BUDGET;
         let mut linger: Option<Instant> = None;
-        while sent_something {
+        loop {
             let now = Instant::now();
             if linger.is_none() && (engine.is_drained() || now >= deadline) {
                 linger = Some(now + LINGER);
@@ -463,3 +465,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

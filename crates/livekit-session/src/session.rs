@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Codec, SessionConfig, TrackConfig};
 use crate::driver;
+use crate::engine::MediaEngine;
 use crate::engine::webrtc::WebRtcEngine;
 use crate::error::Error;
 use crate::event::{ConnectionState, KeyframeReason, Observer, TrackId};
@@ -93,6 +94,13 @@ impl Session {
     /// # Errors
     /// What [`SessionConfig::validate`] finds, and [`Error::Internal`] if no thread can be started.
     pub fn start(config: SessionConfig, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        Self::start_with::<WebRtcEngine>(config, observer)
+    }
+
+    pub(crate) fn start_with<E: MediaEngine + 'static>(
+        config: SessionConfig,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
         config.validate()?;
         let runtime = crate::runtime::handle()?;
         let (commands, receiver) = mpsc::unbounded_channel();
@@ -102,7 +110,7 @@ impl Session {
             ended: Condvar::new(),
             next_track: AtomicU64::new(1),
         });
-        runtime.spawn(driver::run::<WebRtcEngine>(config, observer, receiver, shared.clone()));
+        runtime.spawn(driver::run::<E>(config, observer, receiver, shared.clone()));
         Ok(Self { shared })
     }
 

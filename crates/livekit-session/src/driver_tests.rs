@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The driver's policy against an engine that follows a script.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
+
+use super::*;
+use crate::config::{Codec, Secret};
+use crate::event::{ConnectionState, RoomInfo};
+use crate::frame::{DropReason, Frame, Outcome};
+use crate::session::Session;
+
+/// What the next joins do, and what was seen. One per test, found by the URL's host.
+#[derive(Default)]
+struct Script {
+    joins: Mutex<VecDeque<Join>>,
+    joined: AtomicUsize,
+    written: AtomicUsize,
+    left: AtomicUsize,
+}
+
+enum Join {
+    Fail(Error),
+    /// Stays until the session leaves.
+    Stay,
+    /// Publishes, then fails like this after so many frames.
+    LoseAfter(usize, Error),
+    /// Publishes, then panics at the first frame.
+    Panic,
+    /// Never answers.
+    Hang,
+}
+
+static SCRIPTS: Mutex<BTreeMap<String, Arc<Script>>> = Mutex::new(BTreeMap::new());
+
+fn script(url: &str) -> Arc<Script> {
+    SCRIPTS.lock().unwrap_or_else(PoisonError::into_inner).entry(url.into()).or_default().clone()
+}
+
+struct FakeEngine {
+    script: Arc<Script>,
+    how: Join,
+    frames: usize,
+    events: VecDeque<EngineEvent>,
+    failure: Option<Error>,
+}
+
+impl MediaEngine for FakeEngine {
+    async fn join(config: &SessionConfig, _token: &Secret) -> Result<(Self, RoomInfo), Error> {
+        let script = script(&config.url);
+        let how =
+            script.joins.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Join::Stay);
+        match how {
+            Join::Fail(error) => return Err(error),
+            Join::Hang => std::future::pending().await,
+            _ => {}
+        }
+        script.joined.fetch_add(1, Ordering::SeqCst);
+        let room = RoomInfo {
+            name: "room".into(),
+            sid: "RM".into(),
+            identity: "me".into(),
+            participant_sid: "PA".into(),
+            server_version: "1".into(),
+        };
+        Ok((Self { script, how, frames: 0, events: VecDeque::new(), failure: None }, room))
+    }
+
+    fn publish(&mut self, track: TrackId, config: &TrackConfig) {
+        let (name, mime_type) = (config.name.clone(), config.codec.mime_type().to_owned());
+        self.events.push_back(EngineEvent::Published { track, sid: "TR".into(), name, mime_type });
+    }
+
+    fn unpublish(&mut self, track: TrackId) {
+        self.events.push_back(EngineEvent::Unpublished { track, sid: "TR".into() });
+    }
+
+    fn write(&mut self, _track: TrackId, _frame: &Frame) -> Result<(), Error> {
+        self.frames += 1;
+        self.script.written.fetch_add(1, Ordering::SeqCst);
+        match &self.how {
+            Join::Panic => panic!("scripted"),
+            Join::LoseAfter(frames, error) if self.frames >= *frames => self.failure = Some(error.clone()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<EngineEvent, Error> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(event);
+        }
+        match self.failure.take() {
+            Some(error) => Err(error),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn is_drained(&mut self) -> bool {
+        true
+    }
+
+    fn refreshed_token(&self) -> Option<Secret> {
+        None
+    }
+
+    async fn leave(self, _deadline: Instant) {
+        self.script.left.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Bench {
+    session: Session,
+    script: Arc<Script>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+fn bench(name: &str, attempts: Option<u32>, joins: Vec<Join>) -> Bench {
+    let url = format!("ws://{name}.invalid");
+    let script = script(&url);
+    *script.joins.lock().unwrap_or_else(PoisonError::into_inner) = joins.into();
+    let mut config = SessionConfig::new(url, Credentials::Token("t".into()));
+    config.reconnect_attempts = attempts;
+    config.connect_timeout = Duration::from_millis(300);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let sink = events.clone();
+    let observer = move |event: Event| sink.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    let session = Session::start_with::<FakeEngine>(config, Arc::new(observer)).unwrap();
+    Bench { session, script, events }
+}
+
+impl Bench {
+    fn wait_for(&self, what: &str, pred: impl Fn(&[Event]) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if pred(&events) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {what} in {events:#?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn count(&self, pred: impl Fn(&Event) -> bool) -> usize {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|e| pred(e)).count()
+    }
+
+    fn ended(&self) -> Option<Error> {
+        assert!(self.session.wait_ended(Duration::from_secs(10)), "the session goes on");
+        match self.events.lock().unwrap_or_else(PoisonError::into_inner).last() {
+            Some(Event::Disconnected(error)) => error.clone(),
+            other => panic!("the last event is {other:?}"),
+        }
+    }
+}
+
+fn unreachable() -> Error {
+    Error::Unreachable { url: "ws://x".into(), reason: "refused".into() }
+}
+
+fn idr() -> Frame {
+    frame(&[0, 0, 0, 1, 0x65, 0x88])
+}
+
+fn delta() -> Frame {
+    frame(&[0, 0, 0, 1, 0x41, 0x9a])
+}
+
+fn frame(data: &[u8]) -> Frame {
+    Frame { data: data.into(), media_time: Duration::ZERO, captured_at: Instant::now() }
+}
+
+fn published(n: usize) -> impl Fn(&[Event]) -> bool {
+    move |events| events.iter().filter(|e| matches!(e, Event::Published { .. })).count() >= n
+}
+
+#[test]
+fn an_unreachable_server_is_tried_again_until_it_answers() {
+    let b = bench("retry", None, vec![Join::Fail(unreachable()), Join::Fail(unreachable()), Join::Stay]);
+    b.wait_for("join", |e| e.iter().any(|e| matches!(e, Event::Joined(_))));
+    assert_eq!(b.count(|e| matches!(e, Event::Offline { .. })), 2);
+    assert_eq!(b.session.state(), ConnectionState::Connected);
+    b.session.leave();
+    assert!(b.ended().is_none());
+    assert_eq!(b.script.left.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn bad_credentials_end_the_session_at_once() {
+    let refused = Error::Unauthorized { status: 401, detail: String::new() };
+    let b = bench("unauthorized", None, vec![Join::Fail(refused)]);
+    assert!(matches!(b.ended(), Some(Error::Unauthorized { .. })));
+    assert_eq!(b.count(|e| matches!(e, Event::Connecting { .. })), 1);
+    assert_eq!(b.session.state(), ConnectionState::Failed);
+}
+
+#[test]
+fn attempts_are_limited_when_asked_for() {
+    for (limit, tries) in [(0, 1), (2, 3)] {
+        let joins = (0..9).map(|_| Join::Fail(unreachable())).collect();
+        let b = bench(&format!("limit{limit}"), Some(limit), joins);
+        assert!(matches!(b.ended(), Some(Error::Unreachable { .. })));
+        assert_eq!(b.count(|e| matches!(e, Event::Connecting { .. })), tries, "limit {limit}");
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_after_the_connect_timeout() {
+    let b = bench("hang", Some(0), vec![Join::Hang]);
+    let start = Instant::now();
+    assert!(matches!(b.ended(), Some(Error::ConnectTimeout(_))));
+    assert!(start.elapsed() < Duration::from_millis(4 * 300));
+}
+
+#[test]
+fn leaving_while_joining_ends_at_once() {
+    let b = bench("leave-joining", None, vec![Join::Hang]);
+    b.wait_for("attempt", |e| e.iter().any(|e| matches!(e, Event::Connecting { .. })));
+    let start = Instant::now();
+    b.session.leave();
+    assert!(b.ended().is_none());
+    assert!(start.elapsed() < Duration::from_millis(200));
+}
+
+#[test]
+fn nothing_but_a_keyframe_starts_a_track() {
+    let b = bench("start", None, vec![Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("publication", published(1));
+    assert_eq!(track.write(delta()), Outcome::Dropped(DropReason::WaitingForKeyframe));
+    assert_eq!(track.write(frame(&[])), Outcome::Dropped(DropReason::Empty));
+    assert!(matches!(track.write(idr()), Outcome::Sent | Outcome::Queued));
+    assert!(matches!(track.write(delta()), Outcome::Sent | Outcome::Queued));
+    let start =
+        |e: &Event| matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Start, forward: true, .. });
+    assert_eq!(b.count(start), 1);
+    let stats = track.stats();
+    assert_eq!((stats.frames_sent, stats.keyframes_sent, stats.frames_dropped_total()), (2, 1, 2));
+}
+
+#[test]
+fn a_lost_room_is_joined_again_and_the_tracks_are_published_again() {
+    let b = bench("lost", None, vec![Join::LoseAfter(2, Error::SignalClosed("test".into())), Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("publication", published(1));
+    for f in [idr(), delta()] {
+        let _ = track.write(f);
+    }
+    b.wait_for("second publication", published(2));
+    assert_eq!(b.count(|e| matches!(e, Event::Unpublished { .. })), 1);
+    assert_eq!(b.session.stats().reconnects, 1);
+    assert_eq!(track.write(delta()), Outcome::Dropped(DropReason::WaitingForKeyframe), "an IDR comes first");
+    assert!(matches!(track.write(idr()), Outcome::Sent | Outcome::Queued));
+}
+
+#[test]
+fn being_removed_is_final() {
+    use crate::error::LeaveReason::{DuplicateIdentity, ServerShutdown};
+    let removed = Error::Left { reason: DuplicateIdentity, can_reconnect: false };
+    let b = bench("removed", None, vec![Join::LoseAfter(1, removed)]);
+    let track = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
+    b.wait_for("publication", published(1));
+    let _ = track.write(frame(&[1]));
+    assert!(matches!(b.ended(), Some(Error::Left { reason: DuplicateIdentity, .. })));
+
+    let shutdown = Error::Left { reason: ServerShutdown, can_reconnect: true };
+    let b = bench("shutdown", None, vec![Join::LoseAfter(1, shutdown), Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
+    b.wait_for("publication", published(1));
+    let _ = track.write(frame(&[1]));
+    b.wait_for("second publication", published(2));
+}
+
+#[test]
+fn a_panic_in_the_engine_is_a_reconnect_and_the_third_is_an_error() {
+    let b = bench("panic", None, vec![Join::Panic, Join::Panic, Join::Panic, Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
+    for n in 1..=3 {
+        b.wait_for("publication", published(n));
+        let _ = track.write(frame(&[1]));
+    }
+    assert!(matches!(b.ended(), Some(Error::Internal(_))));
+    assert_eq!(b.script.joined.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_closed_track_takes_no_frames_and_is_unpublished() {
+    let b = bench("close", None, vec![Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
+    b.wait_for("publication", published(1));
+    drop(track);
+    b.wait_for("unpublication", |e| e.iter().any(|e| matches!(e, Event::Unpublished { .. })));
+    assert!(b.session.stats().tracks.is_empty());
+}
