@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Joins a LiveKit room in headless Chromium, lets the first video track play and prints one JSON report:
+//   node play.mjs '{"url": "ws://…", "token": "…", "frames": 60, "timeout": 30}'
+// Exit code 0 when that many pictures were shown (and sound heard, with "audio": true), 1 otherwise.
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { chromium } from "playwright-core";
+
+const options = { frames: 60, timeout: 30, audio: false, ...JSON.parse(process.argv[2]) };
+const client = await readFile(new URL("node_modules/livekit-client/dist/livekit-client.umd.js", import.meta.url));
+const server = createServer((request, response) => {
+  const script = request.url === "/livekit-client.js";
+  response.writeHead(200, { "content-type": script ? "text/javascript" : "text/html; charset=utf-8" });
+  response.end(script ? client : "<!doctype html><title>check</title><script src=livekit-client.js></script><video muted autoplay playsinline></video>");
+});
+await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+  args: [
+    "--no-sandbox",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-gpu",
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
+});
+let report = { ok: false };
+const notes = [];
+try {
+  const page = await browser.newPage();
+  page.on("console", (message) => message.type() === "error" && notes.push(message.text()));
+  page.on("pageerror", (error) => notes.push(String(error)));
+  await page.goto(`http://127.0.0.1:${server.address().port}/`);
+  report = await page.evaluate(join, options);
+  if (options.screenshot) {
+    await page.screenshot({ path: options.screenshot });
+  }
+} catch (error) {
+  notes.push(String(error));
+} finally {
+  await browser.close();
+  server.close();
+}
+console.log(JSON.stringify({ ...report, notes }));
+process.exitCode = report.ok ? 0 : 1;
+
+// Runs inside the page.
+async function join({ url, token, frames, timeout, audio }) {
+  const { Room, RoomEvent } = window.LivekitClient;
+  const room = new Room();
+  const video = document.querySelector("video");
+  const seen = { numbers: [], frames: 0, tracks: [], first: null };
+  const begin = performance.now();
+  const canvas = document.createElement("canvas");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+
+  // The stamp of harness/stamp.py: 60 cells in three rows of 20; number 20 bit, time 32 bit, checksum 8 bit.
+  function stamp() {
+    const cell = Math.floor(video.videoWidth / 20);
+    if (cell < 4) return null;
+    canvas.width = cell * 20;
+    canvas.height = cell * 3;
+    context.drawImage(video, 0, 0, canvas.width, canvas.height, 0, 0, canvas.width, canvas.height);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    let word = 0n;
+    for (let i = 0; i < 60; i++) {
+      const x = (i % 20) * cell + (cell >> 1);
+      const y = Math.floor(i / 20) * cell + (cell >> 1);
+      word = (word << 1n) | BigInt(pixels[4 * (y * canvas.width + x) + 1] > 125);
+    }
+    const number = word >> 40n;
+    const ms = (word >> 8n) & 0xffffffffn;
+    const check = (0xa5n ^ number ^ (number >> 8n) ^ (number >> 16n) ^ ms ^ (ms >> 8n) ^ (ms >> 16n) ^ (ms >> 24n)) & 0xffn;
+    return check === (word & 0xffn) ? Number(number) : null;
+  }
+
+  // Presented on the compositor's tick; decoded pictures are counted from the statistics too.
+  const onFrame = () => {
+    seen.frames += 1;
+    seen.first ??= performance.now() - begin;
+    const number = stamp();
+    if (number !== null) seen.numbers.push(number);
+    video.requestVideoFrameCallback(onFrame);
+  };
+  video.requestVideoFrameCallback(onFrame);
+  room.on(RoomEvent.TrackSubscribed, (track, publication) => {
+    seen.tracks.push({ kind: track.kind, name: publication.trackName, mime: publication.mimeType });
+    if (track.kind === "video") track.attach(video);
+    else document.body.append(track.attach());
+  });
+  await room.connect(url, token);
+
+  let stats = {};
+  let sound = {};
+  for (;;) {
+    for (const participant of room.remoteParticipants.values()) {
+      for (const publication of participant.trackPublications.values()) {
+        const rtcStats = await publication.track?.getRTCStatsReport();
+        if (!rtcStats) continue;
+        for (const entry of rtcStats.values()) {
+          if (entry.type !== "inbound-rtp") continue;
+          const codec = rtcStats.get(entry.codecId);
+          const flat = {
+            codec: codec?.mimeType, fmtp: codec?.sdpFmtpLine, decoded: entry.framesDecoded, lost: entry.packetsLost,
+            width: entry.frameWidth, height: entry.frameHeight, freezes: entry.freezeCount, plis: entry.pliCount,
+            energy: entry.totalAudioEnergy,
+          };
+          if (entry.kind === "video") stats = flat;
+          else sound = flat;
+        }
+      }
+    }
+    const done = seen.frames >= frames && (stats.decoded ?? 0) >= frames && (!audio || sound.energy > 0);
+    if (done || performance.now() - begin > timeout * 1000) {
+      await room.disconnect();
+      return { ok: done, ...seen, stats, sound };
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
