@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Notices what in a stream will hurt its viewers. Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+use livekit_session::bitstream::h264::AccessUnit;
+
+/// How long bytes are counted before a bitrate is judged.
+const RATE_WINDOW: Duration = Duration::from_secs(3);
+/// How long an encoder may leave keyframe requests unanswered.
+const KEYFRAME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Something a viewer will notice. Each kind is reported once a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Warning {
+    /// Frames depend on later ones.
+    BFrames,
+    /// An IDR without SPS or PPS.
+    MissingParameterSets,
+    /// Keyframe requests have no effect.
+    IgnoresKeyframeRequests,
+    /// More bits than announced.
+    BitrateAboveMax {
+        /// Measured, bit/s.
+        measured: u64,
+        /// `max-bitrate`, bit/s.
+        max: u32,
+    },
+    /// Time runs backwards.
+    TimestampsBack,
+    /// A profile that browsers can't show.
+    BrowserProfile {
+        /// `profile_idc`.
+        profile_idc: u8,
+        /// Bits per sample.
+        bit_depth: u32,
+        /// `chroma_format_idc`.
+        chroma: u32,
+    },
+    /// A buffer without bytes.
+    EmptyBuffer,
+    /// A buffer without PTS and DTS.
+    NoTimestamp,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BFrames => f.write_str(
+                "The stream has B-frames, which WebRTC viewers show out of order or not at all. Turn them off \
+                 in the encoder (x264enc: bframes=0 or tune=zerolatency)",
+            ),
+            Self::MissingParameterSets => f.write_str(
+                "A keyframe came without SPS and PPS, and none came before it: viewers will see nothing. Let \
+                 the encoder send them with every keyframe",
+            ),
+            Self::IgnoresKeyframeRequests => f.write_str(
+                "The encoder does not answer keyframe requests: who joins waits for the next keyframe of its \
+                 own. Set a short keyframe distance (x264enc: key-int-max=60) or use an encoder that honours \
+                 GstForceKeyUnit",
+            ),
+            Self::BitrateAboveMax { measured, max } => write!(
+                f,
+                "The stream has {measured} bit/s, far above max-bitrate={max}. Set the encoder's bitrate lower \
+                 or max-bitrate higher"
+            ),
+            Self::TimestampsBack => f.write_str(
+                "Timestamps go back: viewers will see stutter. Look for a source that restarts its clock, or \
+                 for a missing h264parse or clocksync upstream",
+            ),
+            Self::BrowserProfile { profile_idc, bit_depth, chroma } => write!(
+                f,
+                "Browsers can't show this stream (profile_idc {profile_idc}, {bit_depth} bit, chroma {}): only \
+                 native viewers will see it",
+                match chroma {
+                    0 => "4:0:0",
+                    1 => "4:2:0",
+                    2 => "4:2:2",
+                    _ => "4:4:4",
+                }
+            ),
+            Self::EmptyBuffer => f.write_str("A buffer without data came and was dropped"),
+            Self::NoTimestamp => f.write_str(
+                "A buffer has no timestamp: the time of its arrival is used, so sound and picture may not fit \
+                 together. Let the source set timestamps (for example do-timestamp=true)",
+            ),
+        }
+    }
+}
+
+/// One frame, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen<'a> {
+    /// Presentation time, ns.
+    pub pts: Option<u64>,
+    /// Decoding time, ns.
+    pub dts: Option<u64>,
+    /// Size.
+    pub bytes: usize,
+    /// The head of a video frame.
+    pub unit: Option<&'a AccessUnit>,
+}
+
+/// Watches one stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamChecks {
+    max_bitrate: u32,
+    reported: Vec<std::mem::Discriminant<Warning>>,
+    last_pts: Option<u64>,
+    last_dts: Option<u64>,
+    have_parameter_sets: bool,
+    /// Where the window began (ns), and the bytes in it.
+    window: Option<(u64, u64)>,
+    /// When the first unanswered request was made, and how many there are.
+    unanswered: Option<(Instant, u32)>,
+}
+
+impl StreamChecks {
+    /// Watches a stream with this `max-bitrate` (0 = unset).
+    pub fn new(max_bitrate: u32) -> Self {
+        Self { max_bitrate, ..Self::default() }
+    }
+
+    /// The timeline starts anew (seek, new segment); what was reported stays reported.
+    pub fn restart_timeline(&mut self) {
+        self.last_pts = None;
+        self.last_dts = None;
+        self.window = None;
+    }
+
+    /// A keyframe request went to the encoder.
+    pub fn keyframe_requested(&mut self, now: Instant) {
+        let (_, count) = self.unanswered.get_or_insert((now, 0));
+        *count += 1;
+    }
+
+    /// A frame passes. Returns what is to be reported now.
+    pub fn frame(&mut self, now: Instant, seen: &Seen<'_>) -> Vec<Warning> {
+        let mut found = Vec::new();
+        if seen.bytes == 0 {
+            found.push(Warning::EmptyBuffer);
+        }
+        self.check_times(seen, &mut found);
+        if let Some(unit) = seen.unit {
+            self.check_unit(unit, &mut found);
+            self.check_requests(now, unit.idr, &mut found);
+        }
+        found.extend(self.check_rate(seen));
+        found.retain(|warning| self.first_time(warning));
+        found
+    }
+
+    fn check_times(&mut self, seen: &Seen<'_>, found: &mut Vec<Warning>) {
+        let back = |last: Option<u64>, now: Option<u64>| last.zip(now).is_some_and(|(last, now)| now < last);
+        let (pts_back, dts_back) = (back(self.last_pts, seen.pts), back(self.last_dts, seen.dts));
+        match (seen.pts, seen.dts) {
+            (None, None) => found.push(Warning::NoTimestamp),
+            // Pictures come in decoding order: with B-frames only that order rises.
+            (Some(_), Some(_)) if pts_back && !dts_back && seen.unit.is_some() => {
+                found.push(Warning::BFrames)
+            }
+            _ if pts_back || dts_back => found.push(Warning::TimestampsBack),
+            _ => {}
+        }
+        self.last_pts = seen.pts.or(self.last_pts);
+        self.last_dts = seen.dts.or(self.last_dts);
+    }
+
+    fn check_unit(&mut self, unit: &AccessUnit, found: &mut Vec<Warning>) {
+        self.have_parameter_sets |= unit.sps.is_some() && unit.pps;
+        if unit.idr && !(unit.sps.is_some() && unit.pps) && !self.have_parameter_sets {
+            found.push(Warning::MissingParameterSets);
+        }
+        if unit.b_slice {
+            found.push(Warning::BFrames);
+        }
+        if let Some(sps) = unit.sps.filter(|sps| !sps.is_browser_profile()) {
+            found.push(Warning::BrowserProfile {
+                profile_idc: sps.profile_idc,
+                bit_depth: sps.bit_depth,
+                chroma: sps.chroma_format_idc,
+            });
+        }
+    }
+
+    fn check_requests(&mut self, now: Instant, keyframe: bool, found: &mut Vec<Warning>) {
+        if keyframe {
+            self.unanswered = None;
+        } else if let Some((since, count)) = self.unanswered
+            && count >= 2
+            && now.duration_since(since) > KEYFRAME_PATIENCE
+        {
+            found.push(Warning::IgnoresKeyframeRequests);
+        }
+    }
+
+    fn check_rate(&mut self, seen: &Seen<'_>) -> Option<Warning> {
+        if self.max_bitrate == 0 {
+            return None;
+        }
+        let time = seen.dts.or(seen.pts)?;
+        let (begin, bytes) = self.window.get_or_insert((time, 0));
+        let elapsed = time.saturating_sub(*begin);
+        if elapsed < u64::try_from(RATE_WINDOW.as_nanos()).unwrap_or(u64::MAX) {
+            *bytes += seen.bytes as u64;
+            return None;
+        }
+        let measured = u128::from(*bytes) * 8 * 1_000_000_000 / u128::from(elapsed.max(1));
+        // The frame at the window's end opens the next one.
+        self.window = Some((time, seen.bytes as u64));
+        let measured = u64::try_from(measured).unwrap_or(u64::MAX);
+        (measured > u64::from(self.max_bitrate) * 3 / 2)
+            .then_some(Warning::BitrateAboveMax { measured, max: self.max_bitrate })
+    }
+
+    fn first_time(&mut self, warning: &Warning) -> bool {
+        let kind = std::mem::discriminant(warning);
+        let new = !self.reported.contains(&kind);
+        if new {
+            self.reported.push(kind);
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use livekit_session::bitstream::h264::Sps;
+
+    const MS: u64 = 1_000_000;
+    const SPS: Sps = Sps {
+        profile_idc: 66,
+        constraints: 0xc0,
+        level_idc: 31,
+        chroma_format_idc: 1,
+        bit_depth: 8,
+        width: 640,
+        height: 480,
+    };
+
+    fn idr() -> AccessUnit {
+        AccessUnit { idr: true, sps: Some(SPS), pps: true, b_slice: false, has_slice: true }
+    }
+
+    fn delta() -> AccessUnit {
+        AccessUnit { has_slice: true, ..AccessUnit::default() }
+    }
+
+    fn video(pts: u64, dts: Option<u64>, unit: &AccessUnit) -> Seen<'_> {
+        Seen { pts: Some(pts * MS), dts: dts.map(|d| d * MS), bytes: 1000, unit: Some(unit) }
+    }
+
+    fn run(checks: &mut StreamChecks, seen: &[Seen<'_>]) -> Vec<Warning> {
+        seen.iter().flat_map(|s| checks.frame(Instant::now(), s)).collect()
+    }
+
+    #[test]
+    fn a_clean_stream_is_silent() {
+        let (i, p) = (idr(), delta());
+        let mut checks = StreamChecks::new(1_000_000);
+        let mut seen = vec![video(0, Some(0), &i)];
+        seen.extend((1..300).map(|n| video(n * 33, Some(n * 33), if n % 60 == 0 { &i } else { &p })));
+        assert_eq!(run(&mut checks, &seen), []);
+    }
+
+    #[test]
+    fn b_frames_are_seen_by_their_times_and_by_their_slices_but_told_once() {
+        let (i, p) = (idr(), delta());
+        let reordered = [video(0, Some(0), &i), video(99, Some(33), &p), video(33, Some(66), &p)];
+        assert_eq!(run(&mut StreamChecks::new(0), &reordered), [Warning::BFrames]);
+        let b = AccessUnit { b_slice: true, ..delta() };
+        let sliced = [video(0, None, &i), video(33, None, &b), video(66, None, &b)];
+        assert_eq!(run(&mut StreamChecks::new(0), &sliced), [Warning::BFrames]);
+    }
+
+    #[test]
+    fn time_that_runs_back_is_told_once_and_a_seek_is_no_such_thing() {
+        let (i, p) = (idr(), delta());
+        let mut checks = StreamChecks::new(0);
+        let back = [video(500, None, &i), video(100, None, &p), video(50, None, &p)];
+        assert_eq!(run(&mut checks, &back), [Warning::TimestampsBack]);
+        let mut checks = StreamChecks::new(0);
+        assert_eq!(run(&mut checks, &[video(500, Some(500), &i)]), []);
+        assert_eq!(run(&mut checks, &[video(400, Some(400), &p)]), [Warning::TimestampsBack], "both go back");
+        let mut checks = StreamChecks::new(0);
+        run(&mut checks, &[video(500, None, &i)]);
+        checks.restart_timeline();
+        assert_eq!(run(&mut checks, &[video(0, None, &i)]), []);
+    }
+
+    #[test]
+    fn parameter_sets_are_missed_only_if_they_never_came() {
+        let bare = AccessUnit { sps: None, pps: false, ..idr() };
+        let mut checks = StreamChecks::new(0);
+        assert_eq!(run(&mut checks, &[video(0, None, &bare)]), [Warning::MissingParameterSets]);
+        let mut checks = StreamChecks::new(0);
+        assert_eq!(run(&mut checks, &[video(0, None, &idr()), video(33, None, &bare)]), []);
+    }
+
+    #[test]
+    fn an_encoder_is_blamed_after_two_requests_and_two_seconds_without_a_keyframe() {
+        let (i, p) = (idr(), delta());
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let mut checks = StreamChecks::new(0);
+        checks.keyframe_requested(at(0));
+        assert_eq!(checks.frame(at(3), &video(0, None, &p)), [], "one request alone");
+        checks.keyframe_requested(at(3));
+        assert_eq!(checks.frame(at(3), &video(33, None, &p)), [Warning::IgnoresKeyframeRequests]);
+        assert_eq!(checks.frame(at(9), &video(66, None, &p)), []);
+        let mut checks = StreamChecks::new(0);
+        checks.keyframe_requested(at(0));
+        checks.keyframe_requested(at(1));
+        assert_eq!(checks.frame(at(2), &video(0, None, &p)), [], "not yet two seconds");
+        assert_eq!(checks.frame(at(2), &video(33, None, &i)), []);
+        assert_eq!(checks.frame(at(9), &video(66, None, &p)), [], "the keyframe answered");
+    }
+
+    #[test]
+    fn bitrate_is_measured_over_three_seconds_and_half_above_is_tolerated() {
+        let unit = delta();
+        // 1,000 bytes each 8 ms = 1,000,000 bit/s.
+        let stream: Vec<_> = (0..500).map(|n| video(n * 8, None, &unit)).collect();
+        let found = run(&mut StreamChecks::new(600_000), &stream);
+        assert_eq!(found, [Warning::BitrateAboveMax { measured: 1_000_000, max: 600_000 }]);
+        assert_eq!(run(&mut StreamChecks::new(700_000), &stream), []);
+        assert_eq!(run(&mut StreamChecks::new(0), &stream), []);
+        // Large keyframes are part of the rate, not a reason to complain by themselves: 1.27 Mbit/s here.
+        let keyframes: Vec<_> = (0..500)
+            .map(|n| Seen { bytes: if n % 375 == 0 { 101_000 } else { 1000 }, ..video(n * 8, None, &unit) })
+            .collect();
+        assert_eq!(run(&mut StreamChecks::new(1_000_000), &keyframes), []);
+    }
+
+    #[test]
+    fn wide_profiles_empty_buffers_and_missing_times_are_told() {
+        let wide = AccessUnit { sps: Some(Sps { profile_idc: 244, chroma_format_idc: 3, ..SPS }), ..idr() };
+        let found = run(&mut StreamChecks::new(0), &[video(0, None, &wide), video(33, None, &wide)]);
+        assert!(matches!(found.as_slice(), [Warning::BrowserProfile { profile_idc: 244, .. }]), "{found:?}");
+        assert!(found.first().unwrap().to_string().contains("4:4:4"));
+        let empty = Seen { pts: Some(0), ..Seen::default() };
+        assert_eq!(run(&mut StreamChecks::new(0), &[empty, empty]), [Warning::EmptyBuffer]);
+        let timeless = Seen { bytes: 1, ..Seen::default() };
+        assert_eq!(run(&mut StreamChecks::new(0), &[timeless, timeless]), [Warning::NoTimestamp]);
+    }
+}

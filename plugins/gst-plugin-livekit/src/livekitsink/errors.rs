@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A session's errors as GStreamer's: the right domain and code, and what to do about it.
+
+use livekit_session::{Error, LeaveReason};
+
+/// The text for the user: what happened, and what to do.
+pub(crate) fn advice(error: &Error) -> String {
+    let hint = match error {
+        Error::InvalidUrl { .. } => "set url to something like ws://127.0.0.1:7880 or wss://host",
+        Error::NoRoom => "set the property room or the environment variable LIVEKIT_ROOM",
+        Error::TlsCaFile { .. } => "set tls-ca-file to a readable PEM file with certificates",
+        Error::TokenSource(_) => "check token-file, or what the request-token handler returns",
+        Error::Unauthorized { .. } => {
+            "check the token's lifetime, room and grants (roomJoin, canPublish), or that api-key and \
+             api-secret are those of this server"
+        }
+        Error::ServerTooOld { .. } => "update the server",
+        Error::Certificate(_) => {
+            "if the server's certificate comes from a private authority, name its certificate in tls-ca-file"
+        }
+        Error::Unreachable { .. } | Error::ConnectTimeout(_) => {
+            "check url, that the server runs, and that no firewall is in between"
+        }
+        Error::MediaTransport(_) => "check that the server's media ports can be reached (UDP, or TCP 7881)",
+        Error::Left { reason: LeaveReason::DuplicateIdentity, .. } => {
+            "give each participant an identity of its own"
+        }
+        _ => return sentence(&error.to_string()),
+    };
+    format!("{}: {hint}", sentence(&error.to_string()))
+}
+
+/// Posts `error` as an element error.
+pub(crate) fn post(element: &super::LiveKitSink, error: &Error) {
+    let text = advice(error);
+    match error {
+        Error::InvalidUrl { .. } | Error::NoRoom | Error::TlsCaFile { .. } => {
+            gst::element_error!(element, gst::ResourceError::Settings, ("{text}"));
+        }
+        Error::TokenSource(_) | Error::Unauthorized { .. } => {
+            gst::element_error!(element, gst::ResourceError::NotAuthorized, ("{text}"));
+        }
+        Error::ServerTooOld { .. }
+        | Error::Certificate(_)
+        | Error::Unreachable { .. }
+        | Error::ConnectTimeout(_)
+        | Error::Server(_) => {
+            gst::element_error!(element, gst::ResourceError::OpenReadWrite, ("{text}"));
+        }
+        Error::SignalClosed(_) | Error::MediaTransport(_) => {
+            gst::element_error!(element, gst::ResourceError::Write, ("{text}"));
+        }
+        Error::Left { reason: LeaveReason::DuplicateIdentity, .. } => {
+            gst::element_error!(element, gst::ResourceError::Busy, ("{text}"));
+        }
+        Error::Left { .. } => gst::element_error!(element, gst::ResourceError::Close, ("{text}")),
+        _ => gst::element_error!(element, gst::LibraryError::Failed, ("{text}")),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_say_what_happened_and_what_to_do() {
+        let text = advice(&Error::Unreachable { url: "ws://h".into(), reason: "refused".into() });
+        assert!(text.starts_with("Cannot reach ws://h: refused: check url"), "{text}");
+        let text = advice(&Error::Unauthorized { status: 401, detail: "expired".into() });
+        assert!(text.contains("401") && text.contains("expired") && text.contains("canPublish"), "{text}");
+        assert!(advice(&Error::NoRoom).contains("LIVEKIT_ROOM"));
+    }
+}

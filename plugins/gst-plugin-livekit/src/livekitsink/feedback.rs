@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the session says goes upstream as events, to the application as messages, and into properties.
+//!
+//! The session speaks from its network thread, which must never wait. Its events are queued and handled in
+//! order on one of GStreamer's pool threads; no lock is held meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use livekit_session::{Event, TrackId};
+
+use super::imp::{CAT, LiveKitSink};
+use super::{ConnectionState, LiveKitSinkPad, errors, messages};
+
+/// Events on their way from the session to a pool thread.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    events: VecDeque<(u64, Event)>,
+    /// Somebody is handling them.
+    busy: bool,
+}
+
+impl LiveKitSink {
+    /// The session said something. Called on its thread.
+    pub(crate) fn heard(&self, generation: u64, event: Event) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.events.push_back((generation, event));
+        let idle = !inbox.busy;
+        drop(inbox);
+        if idle {
+            self.obj().call_async(|sink| sink.imp().deliver());
+        }
+    }
+
+    /// Handles what is queued, unless another thread is at it.
+    pub(crate) fn deliver(&self) {
+        let mut mine = false;
+        loop {
+            let (generation, event) = {
+                let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+                if inbox.busy && !mine {
+                    return;
+                }
+                let next = inbox.events.pop_front();
+                inbox.busy = next.is_some();
+                mine = true;
+                match next {
+                    Some(next) => next,
+                    None => return,
+                }
+            };
+            if generation == self.generation() {
+                self.handle(&event);
+            } else {
+                gst::debug!(CAT, imp = self, "stale: {event:?}");
+            }
+        }
+    }
+
+    fn handle(&self, event: &Event) {
+        gst::debug!(CAT, imp = self, "{event:?}");
+        let message = messages::structure(event, |track| {
+            self.pad_of(track).map(|pad| pad.name().to_string()).unwrap_or_default()
+        });
+        if let Some(message) = message {
+            self.post_element_message(message);
+        }
+        match event {
+            Event::StateChanged(state) => self.set_connection_state(ConnectionState::from(*state)),
+            Event::Joined(_) => self.state().offline_warning.reset(),
+            Event::Published { track, .. } => self.settled(track, "published"),
+            Event::PublishFailed { track, reason } => self.publish_failed(track, reason),
+            Event::KeyframeRequest { track, forward: true, .. } => self.request_keyframe(track),
+            Event::Offline { reason, retry_in, .. } => {
+                let warn = self.state().offline_warning.allow(Instant::now());
+                if warn {
+                    gst::element_imp_warning!(
+                        self,
+                        gst::ResourceError::OpenReadWrite,
+                        ("Not in the room, trying again in {retry_in:.1?}: {}", errors::advice(reason))
+                    );
+                }
+            }
+            Event::Disconnected(Some(error)) => errors::post(&self.obj(), error),
+            _ => {}
+        }
+    }
+
+    fn settled(&self, track: &TrackId, why: &str) {
+        let done = self.state().preroll.settled(track);
+        if done {
+            gst::debug!(CAT, imp = self, "async-done: {why}");
+            self.post_async_done();
+        }
+    }
+
+    fn publish_failed(&self, track: &TrackId, reason: &str) {
+        let none_left = {
+            let mut state = self.state();
+            state.usable.remove(track) && state.usable.is_empty()
+        };
+        let pad = self.pad_of(track).map(|pad| pad.name().to_string()).unwrap_or_default();
+        if none_left {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::Write,
+                ("The track of {pad} cannot be published: {reason}. Check that the token grants canPublish")
+            );
+        } else {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Write,
+                ("The track of {pad} cannot be published, the others go on: {reason}")
+            );
+            self.settled(track, "publishing failed");
+        }
+    }
+
+    /// Asks the encoder for a keyframe. A slow event handler upstream must not hold up the messages, hence
+    /// a call of its own.
+    fn request_keyframe(&self, track: &TrackId) {
+        let Some(pad) = self.pad_of(track) else { return };
+        let Some(leaf) = self.leaf_of(&pad) else { return };
+        leaf.imp().keyframe_requested(Instant::now());
+        leaf.call_async(|leaf| {
+            let event = leaf.imp().keyframe_event();
+            if !leaf.sink_pad().push_event(event) {
+                gst::debug!(CAT, obj = leaf, "nobody upstream took the keyframe request");
+            }
+        });
+    }
+
+    fn pad_of(&self, track: &TrackId) -> Option<LiveKitSinkPad> {
+        self.state().tracks.get(track)?.upgrade()
+    }
+
+    pub(crate) fn set_connection_state(&self, connection_state: ConnectionState) {
+        let changed =
+            std::mem::replace(&mut self.state().connection_state, connection_state) != connection_state;
+        if changed {
+            self.obj().notify("connection-state");
+        }
+    }
+
+    fn post_element_message(&self, structure: gst::Structure) {
+        let sink = self.obj();
+        let message = gst::message::Element::builder(structure).src(&*sink).build();
+        // Without a bus there is nobody to tell.
+        let _ = sink.post_message(message);
+    }
+}
+
+impl From<livekit_session::ConnectionState> for ConnectionState {
+    fn from(state: livekit_session::ConnectionState) -> Self {
+        match state {
+            livekit_session::ConnectionState::Disconnected => Self::Disconnected,
+            livekit_session::ConnectionState::Connecting => Self::Connecting,
+            livekit_session::ConnectionState::Connected => Self::Connected,
+            livekit_session::ConnectionState::Reconnecting => Self::Reconnecting,
+            livekit_session::ConnectionState::Failed => Self::Failed,
+        }
+    }
+}

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `livekitsink` itself: pads, states, messages, properties.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::feedback::Inbox;
+use super::session::State;
+use super::settings::{self, Settings};
+use super::{Leaf, LiveKitSinkPad, codecs, stats};
+
+pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("livekitsink", gst::DebugColorFlags::empty(), Some("LiveKit sink"))
+});
+
+pub struct LiveKitSink {
+    settings: Mutex<Settings>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) generation: AtomicU64,
+    default_identity: String,
+}
+
+impl LiveKitSink {
+    pub(crate) fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn identity(&self) -> String {
+        self.settings().identity.clone().unwrap_or_else(|| self.default_identity.clone())
+    }
+
+    /// The end of `pad`'s chain.
+    pub(crate) fn leaf_of(&self, pad: &LiveKitSinkPad) -> Option<Leaf> {
+        self.obj().by_name(&leaf_name(pad)).and_downcast()
+    }
+
+    fn our_pads(&self) -> Vec<LiveKitSinkPad> {
+        self.obj().sink_pads().into_iter().filter_map(|pad| pad.downcast().ok()).collect()
+    }
+
+    /// A name for a new pad: the wanted one, else the first free one. `None` = taken, or not one of ours.
+    fn pad_name(&self, templ: &gst::PadTemplate, wanted: Option<&str>) -> Option<String> {
+        let prefix = templ.name_template().trim_end_matches("%u").to_string();
+        let free = |name: &String| self.obj().static_pad(name).is_none();
+        match wanted {
+            Some(name) if name.contains('%') => (0..).map(|n: u32| format!("{prefix}{n}")).find(free),
+            Some(name) => {
+                name.strip_prefix(&prefix)?.parse::<u32>().ok()?;
+                Some(name.to_string()).filter(free)
+            }
+            None => (0..).map(|n: u32| format!("{prefix}{n}")).find(free),
+        }
+    }
+
+    fn sink_event(&self, pad: &LiveKitSinkPad, event: gst::Event) -> bool {
+        if let gst::EventView::Caps(caps) = event.view()
+            && !self.prepare_chain(pad, caps.caps())
+        {
+            return false;
+        }
+        gst::Pad::event_default(pad, Some(&*self.obj()), event)
+    }
+
+    fn sink_query(&self, pad: &LiveKitSinkPad, query: &mut gst::QueryRef) -> bool {
+        let video = is_video(pad);
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(q) => {
+                let profiles = pad.imp().effective().allow_profiles.unwrap_or_default();
+                let mut caps = codecs::offered_caps(video, profiles);
+                if let Some(filter) = q.filter() {
+                    // Ours first: the order of the profiles is the point.
+                    caps = caps.intersect_with_mode(filter, gst::CapsIntersectMode::First);
+                }
+                q.set_result(&caps);
+                true
+            }
+            gst::QueryViewMut::AcceptCaps(q) => {
+                let accepted = codecs::accepts(video, q.caps());
+                q.set_result(accepted);
+                true
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    /// Puts the codec's parser between pad and leaf, if it is not there yet.
+    fn prepare_chain(&self, pad: &LiveKitSinkPad, caps: &gst::CapsRef) -> bool {
+        let Some(row) = caps.structure(0).and_then(|s| codecs::row(s.name())) else { return false };
+        let Some(parser) = &row.parser else { return true };
+        if self.obj().by_name(&parser_name(pad)).is_some() {
+            return true;
+        }
+        let Some(leaf) = self.leaf_of(pad) else { return false };
+        let mut builder = gst::ElementFactory::make(parser.factory).name(parser_name(pad));
+        for (name, value) in parser.properties {
+            builder = builder.property_from_str(name, value);
+        }
+        let element = match builder.build() {
+            Ok(element) => element,
+            Err(_) => {
+                self.missing_element(parser);
+                return false;
+            }
+        };
+        self.insert(pad, &element, &leaf)
+            .map_err(|error| {
+                gst::element_imp_error!(self, gst::CoreError::Pad, ("Cannot set up {}: {error}", pad.name()));
+            })
+            .is_ok()
+    }
+
+    fn insert(
+        &self,
+        pad: &LiveKitSinkPad,
+        parser: &gst::Element,
+        leaf: &Leaf,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        self.obj().add(parser)?;
+        // So far the pad leads straight to the leaf.
+        pad.set_target(gst::Pad::NONE)?;
+        parser.link(leaf.upcast_ref::<gst::Element>())?;
+        let entry = parser.static_pad("sink").ok_or("the parser has no sink pad")?;
+        pad.set_target(Some(&entry))?;
+        parser.sync_state_with_parent()?;
+        Ok(())
+    }
+
+    fn missing_element(&self, parser: &codecs::Parser) {
+        // The form in which installers look for missing plugins.
+        let structure = gst::Structure::builder("missing-plugin")
+            .field("type", "element")
+            .field("detail", parser.factory)
+            .field("name", format!("GStreamer element {}", parser.factory))
+            .build();
+        let _ = self.obj().post_message(gst::message::Element::builder(structure).src(&*self.obj()).build());
+        gst::element_imp_error!(
+            self,
+            gst::CoreError::MissingPlugin,
+            (
+                "The GStreamer element {} is missing: install the package {} (Debian, Ubuntu) or \
+                 gst-plugins-bad",
+                parser.factory,
+                parser.package
+            )
+        );
+    }
+
+    fn new_leaf(&self, pad: &LiveKitSinkPad) -> Result<(), glib::BoolError> {
+        let leaf: Leaf = glib::Object::builder().property("name", leaf_name(pad)).build();
+        leaf.imp().attach(&self.obj(), pad);
+        self.obj().add(&leaf)?;
+        pad.set_target(leaf.static_pad("sink").as_ref())?;
+        leaf.sync_state_with_parent()
+    }
+
+    /// Stops and removes the elements behind `pad`, the last one first: it may hold the streaming thread.
+    fn remove_chain(&self, pad: &LiveKitSinkPad) {
+        for name in [leaf_name(pad), parser_name(pad)] {
+            if let Some(element) = self.obj().by_name(&name) {
+                element.set_locked_state(true);
+                let _ = element.set_state(gst::State::Null);
+                let _ = self.obj().remove(&element);
+            }
+        }
+    }
+}
+
+fn is_video(pad: &LiveKitSinkPad) -> bool {
+    pad.pad_template().is_some_and(|templ| templ.name_template().starts_with("video"))
+}
+
+fn leaf_name(pad: &LiveKitSinkPad) -> String {
+    format!("{}-leaf", pad.name())
+}
+
+fn parser_name(pad: &LiveKitSinkPad) -> String {
+    format!("{}-parser", pad.name())
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for LiveKitSink {
+    const NAME: &'static str = "GstLiveKitSink";
+    type Type = super::LiveKitSink;
+    type ParentType = gst::Bin;
+    type Interfaces = (gst::ChildProxy,);
+
+    fn new() -> Self {
+        Self {
+            settings: Mutex::default(),
+            state: Mutex::default(),
+            inbox: Mutex::default(),
+            generation: AtomicU64::new(0),
+            default_identity: settings::default_identity(),
+        }
+    }
+}
+
+impl ObjectImpl for LiveKitSink {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::PROPERTIES.as_ref()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.settings().set(pspec.name(), value);
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "identity" => self.identity().to_value(),
+            "connection-state" => self.state().connection_state.to_value(),
+            "stats" => self.stats().to_value(),
+            name => self.settings().get(name).unwrap_or_else(|| pspec.default_value().clone()),
+        }
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            vec![
+                // Asks for an access token; emitted before every attempt to connect, from a thread of its own,
+                // so that a handler may take its time. The first handler that returns one wins.
+                glib::subclass::Signal::builder("request-token")
+                    .run_last()
+                    .return_type::<Option<String>>()
+                    .accumulator(|_hint, _so_far, value| match value.get::<Option<&str>>() {
+                        Ok(Some(_)) => std::ops::ControlFlow::Break(value.clone()),
+                        _ => std::ops::ControlFlow::Continue(value.clone()),
+                    })
+                    .build(),
+            ]
+        });
+        SIGNALS.as_ref()
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        // A bin is a sink only while it has sinks in it; this one is one from the start.
+        self.obj().set_suppressed_flags(gst::ElementFlags::SINK | gst::ElementFlags::SOURCE);
+        self.obj().set_element_flags(gst::ElementFlags::SINK);
+    }
+}
+
+impl LiveKitSink {
+    fn stats(&self) -> gst::Structure {
+        let session = self.state().session.clone();
+        let snapshot = session.map(|session| session.stats()).unwrap_or_default();
+        let pads: Vec<_> = {
+            let state = self.state();
+            let name =
+                |id| state.tracks.get(&id).and_then(glib::WeakRef::upgrade).map(|pad| pad.name().to_string());
+            snapshot.tracks.iter().map(|track| track.track.and_then(name)).collect()
+        };
+        stats::structure(&snapshot, &self.identity(), &pads)
+    }
+}
+
+impl GstObjectImpl for LiveKitSink {}
+
+impl ElementImpl for LiveKitSink {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "LiveKit sink",
+                "Sink/Network/WebRTC",
+                "Publishes encoded video (H.264) and audio (Opus) into a LiveKit room",
+                "The gst-livekit-boards authors",
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let template = |name, video| {
+                let caps = codecs::template_caps(video);
+                gst::PadTemplate::with_gtype(
+                    name,
+                    gst::PadDirection::Sink,
+                    gst::PadPresence::Request,
+                    &caps,
+                    LiveKitSinkPad::static_type(),
+                )
+            };
+            [template("video_%u", true), template("audio_%u", false)].into_iter().flatten().collect()
+        });
+        TEMPLATES.as_ref()
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        let mut joining = false;
+        match transition {
+            gst::StateChange::NullToReady => self.configure()?,
+            gst::StateChange::ReadyToPaused => {
+                // A state that was asked for directly (by a running pipeline that this element was put
+                // into): what runs already is not to be stopped for us.
+                joining = self.obj().pending_state() != gst::State::Playing;
+                if joining {
+                    self.state().preroll.start();
+                    self.post_async_start();
+                }
+                if let Err(error) = self.start_session() {
+                    self.end_preroll("no session");
+                    return Err(error);
+                }
+            }
+            gst::StateChange::PausedToReady => {
+                // Before the pads stop, so that the room is left while they do.
+                let session = {
+                    let mut state = self.state();
+                    state.leaving = true;
+                    state.session.clone()
+                };
+                if let Some(session) = session {
+                    session.leave();
+                }
+            }
+            _ => (),
+        }
+
+        let result = self.parent_change_state(transition);
+
+        match transition {
+            gst::StateChange::ReadyToPaused if result.is_err() => {
+                self.end_preroll("state change failed");
+                self.stop_session();
+                result
+            }
+            gst::StateChange::ReadyToPaused if joining => Ok(gst::StateChangeSuccess::Async),
+            gst::StateChange::PausedToReady => {
+                self.end_preroll("stopping");
+                self.stop_session();
+                result
+            }
+            gst::StateChange::ReadyToNull => {
+                self.state().config = None;
+                result
+            }
+            _ => result,
+        }
+    }
+
+    fn request_new_pad(
+        &self,
+        templ: &gst::PadTemplate,
+        name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let Some(name) = self.pad_name(templ, name) else {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "no pad {name:?}: taken, or not of the form {}",
+                templ.name_template()
+            );
+            return None;
+        };
+        let pad = gst::PadBuilder::<LiveKitSinkPad>::from_template(templ)
+            .name(&name)
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
+            })
+            .build();
+        let running = self.state().session.is_some();
+        let added = self
+            .new_leaf(&pad)
+            .and_then(|()| if running { pad.set_active(true) } else { Ok(()) })
+            .and_then(|()| self.obj().add_pad(&pad));
+        if let Err(error) = added {
+            gst::error!(CAT, imp = self, "cannot add {name}: {error}");
+            self.remove_chain(&pad);
+            return None;
+        }
+        // gst-launch sets `video_0::…` only now.
+        self.obj().child_added(&pad, &name);
+        Some(pad.upcast())
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        let Some(pad) = pad.downcast_ref::<LiveKitSinkPad>() else { return };
+        let name = pad.name();
+        self.remove_chain(pad);
+        let _ = pad.set_active(false);
+        let _ = pad.set_target(gst::Pad::NONE);
+        let _ = self.obj().remove_pad(pad);
+        self.obj().child_removed(pad, &name);
+    }
+
+    fn set_clock(&self, clock: Option<&gst::Clock>) -> bool {
+        let ok = self.parent_set_clock(clock);
+        // A pipeline hands out its clock when it goes to PLAYING. If it does so before we are done, it is
+        // live and does not wait. Not from here, because it is in the middle of its state change.
+        if clock.is_some() && self.state().preroll.is_pending() {
+            self.obj().call_async(|sink| sink.imp().end_preroll("PLAYING was asked for"));
+        }
+        ok
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        let own_eos = message.type_() == gst::MessageType::Eos
+            && message.src() == Some(self.obj().upcast_ref::<gst::Object>());
+        if own_eos {
+            self.leave_then_post(message);
+            return true;
+        }
+        self.parent_post_message(message)
+    }
+}
+
+impl BinImpl for LiveKitSink {}
+
+impl ChildProxyImpl for LiveKitSink {
+    fn children_count(&self) -> u32 {
+        u32::try_from(self.our_pads().len()).unwrap_or(u32::MAX)
+    }
+
+    fn child_by_name(&self, name: &str) -> Option<glib::Object> {
+        self.our_pads().into_iter().find(|pad| pad.name() == name).map(Cast::upcast)
+    }
+
+    fn child_by_index(&self, index: u32) -> Option<glib::Object> {
+        self.our_pads().into_iter().nth(usize::try_from(index).ok()?).map(Cast::upcast)
+    }
+}

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The end of a pad's chain: turns buffers into frames of a track.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::prelude::*;
+use livekit_session::bitstream::h264;
+use livekit_session::{Codec, Frame, Outcome, Track, TrackConfig, TrackSource};
+
+use super::checks::{Seen, StreamChecks, Warning};
+use super::imp::CAT;
+use super::settings::PadSettings;
+use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs};
+
+#[derive(Default)]
+pub struct Leaf {
+    stream: Mutex<Stream>,
+    owner: Mutex<Option<(glib::WeakRef<LiveKitSink>, glib::WeakRef<LiveKitSinkPad>)>>,
+    keyframe_requests: AtomicU32,
+}
+
+#[derive(Default)]
+struct Stream {
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    /// What the track is to be, once caps came.
+    config: Option<TrackConfig>,
+    /// The track, and the generation of its session.
+    track: Option<(u64, Track)>,
+    checks: StreamChecks,
+    /// Buffers that lie before the start of the running time.
+    early: u64,
+}
+
+impl Leaf {
+    /// Tells the leaf whose it is.
+    pub(crate) fn attach(&self, sink: &LiveKitSink, pad: &LiveKitSinkPad) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((sink.downgrade(), pad.downgrade()));
+    }
+
+    /// A keyframe request goes upstream.
+    pub(crate) fn keyframe_requested(&self, now: Instant) {
+        self.stream().checks.keyframe_requested(now);
+    }
+
+    /// An upstream force-key-unit event, as GStreamer's video library makes it: as soon as possible, with
+    /// parameter sets.
+    pub(crate) fn keyframe_event(&self) -> gst::Event {
+        let structure = gst::Structure::builder("GstForceKeyUnit")
+            .field("running-time", u64::MAX)
+            .field("all-headers", true)
+            .field("count", self.keyframe_requests.fetch_add(1, Ordering::AcqRel))
+            .build();
+        gst::event::CustomUpstream::new(structure)
+    }
+
+    /// Ends the track.
+    pub(crate) fn close(&self) {
+        let track = self.stream().track.take();
+        if let Some((_, track)) = track {
+            match self.sink() {
+                Some(sink) => sink.imp().unpublish(track),
+                None => drop(track),
+            }
+        }
+    }
+
+    fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sink(&self) -> Option<LiveKitSink> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.0.upgrade()
+    }
+
+    fn pad(&self) -> Option<LiveKitSinkPad> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.1.upgrade()
+    }
+
+    /// Publishes what `config` says.
+    fn publish(&self) {
+        let (Some(sink), Some(pad)) = (self.sink(), self.pad()) else { return };
+        let Some(config) = self.stream().config.clone() else { return };
+        if let Some(track) = sink.imp().publish(&pad, config) {
+            self.stream().track = Some(track);
+        }
+    }
+
+    /// Live input is never held back, and nobody waits for it.
+    fn look_upstream(&self) {
+        let Some(sink) = self.sink() else { return };
+        let mut query = gst::query::Latency::new();
+        let live = self.obj().sink_pad().peer_query(&mut query) && query.result().0;
+        let sync = sink.imp().settings().sync && !live;
+        if self.obj().is_sync() != sync {
+            self.obj().set_sync(sync);
+        }
+        if live {
+            sink.imp().end_preroll("live input");
+        }
+    }
+
+    /// A buffer's running time; the clock's if it has none of its own. `None` = before the stream's start.
+    fn running_time(
+        &self,
+        segment: &gst::FormattedSegment<gst::ClockTime>,
+        buffer: &gst::BufferRef,
+    ) -> Option<gst::ClockTime> {
+        match buffer.pts().or(buffer.dts()) {
+            Some(time) => match segment.to_running_time_full(time)? {
+                gst::Signed::Positive(time) => Some(time),
+                gst::Signed::Negative(_) => None,
+            },
+            None => Some(self.obj().current_running_time().unwrap_or_default()),
+        }
+    }
+
+    /// The moment of a running time on the monotonic clock.
+    fn instant_of(&self, running_time: gst::ClockTime) -> Instant {
+        let now = Instant::now();
+        let Some(current) = self.obj().current_running_time() else { return now };
+        let ahead = running_time.saturating_sub(current);
+        let behind = current.saturating_sub(running_time);
+        let moved = now.checked_add(ahead.into()).and_then(|t| t.checked_sub(Duration::from(behind)));
+        moved.unwrap_or(now)
+    }
+
+    fn warn(&self, warning: &Warning) {
+        let name = self.pad().map(|pad| pad.name().to_string()).unwrap_or_default();
+        if let Some(sink) = self.sink() {
+            gst::element_warning!(sink, gst::StreamError::Format, ("{name}: {warning}"));
+        }
+    }
+
+    fn refuse(&self, text: &str) -> gst::LoggableError {
+        let name = self.pad().map(|pad| pad.name().to_string()).unwrap_or_default();
+        if let Some(sink) = self.sink() {
+            gst::element_error!(sink, gst::StreamError::Format, ("{name}: {text}"));
+        }
+        gst::loggable_error!(CAT, "{text}")
+    }
+}
+
+/// What track a stream with these caps becomes.
+fn track_config(codec: Codec, caps: &gst::StructureRef, settings: &PadSettings, pad: &str) -> TrackConfig {
+    let mut config = TrackConfig::new(codec, settings.track_name.as_deref().unwrap_or(pad));
+    config.source = match settings.source.unwrap_or_default() {
+        super::TrackSource::Auto => config.source,
+        super::TrackSource::Camera => TrackSource::Camera,
+        super::TrackSource::Microphone => TrackSource::Microphone,
+        super::TrackSource::ScreenShare => TrackSource::ScreenShare,
+        super::TrackSource::ScreenShareAudio => TrackSource::ScreenShareAudio,
+        super::TrackSource::Unknown => TrackSource::Unknown,
+    };
+    let positive = |name| caps.get::<i32>(name).ok().and_then(|v| u32::try_from(v).ok()).unwrap_or_default();
+    config.width = positive("width");
+    config.height = positive("height");
+    config.max_bitrate = settings.max_bitrate.unwrap_or_default();
+    config.stereo = codec == Codec::Opus && positive("channels") == 2;
+    config
+}
+
+/// Whether a stream of new caps can go on in the same track.
+fn same_track(old: &TrackConfig, new: &TrackConfig) -> bool {
+    old.codec == new.codec && (old.width, old.height) == (new.width, new.height) && old.stereo == new.stereo
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for Leaf {
+    const NAME: &'static str = "GstLiveKitLeaf";
+    type Type = super::Leaf;
+    type ParentType = gst_base::BaseSink;
+}
+
+impl ObjectImpl for Leaf {
+    fn constructed(&self) {
+        self.parent_constructed();
+        let leaf = self.obj();
+        // The bin does the preroll; a leaf that did it too would wait for data of every pad.
+        leaf.set_async(false);
+        leaf.set_enable_last_sample(false);
+        leaf.set_qos(false);
+    }
+}
+
+impl GstObjectImpl for Leaf {}
+
+impl ElementImpl for Leaf {
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = codecs::leaf_caps();
+            gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &caps)
+                .into_iter()
+                .collect()
+        });
+        TEMPLATES.as_ref()
+    }
+}
+
+impl BaseSinkImpl for Leaf {
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.close();
+        *self.stream() = Stream::default();
+        Ok(())
+    }
+
+    fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let structure = caps.structure(0).ok_or_else(|| gst::loggable_error!(CAT, "empty caps"))?;
+        let row =
+            codecs::row(structure.name()).ok_or_else(|| gst::loggable_error!(CAT, "no codec for {caps}"))?;
+        let pad = self.pad().ok_or_else(|| gst::loggable_error!(CAT, "the pad is gone"))?;
+        let settings = pad.imp().effective();
+        if settings.allow_profiles.unwrap_or_default() == AllowProfiles::Browser
+            && let Ok(profile) = structure.get::<&str>("profile")
+            && let Some(text) = codecs::profile_refusal(row, profile)
+        {
+            return Err(self.refuse(&text));
+        }
+        let config = track_config(row.codec, structure, &settings, &pad.name());
+        let renew = {
+            let mut stream = self.stream();
+            let renew =
+                !(stream.track.is_some() && stream.config.as_ref().is_some_and(|c| same_track(c, &config)));
+            if stream.config.is_none() {
+                stream.checks = StreamChecks::new(config.max_bitrate);
+            }
+            stream.config = Some(config);
+            renew
+        };
+        if renew {
+            self.close();
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn event(&self, event: gst::Event) -> bool {
+        use gst::EventView;
+        match event.view() {
+            EventView::Caps(_) => {
+                let ok = self.parent_event(event);
+                self.look_upstream();
+                ok
+            }
+            EventView::Segment(segment) => {
+                if let Some(time) = segment.segment().downcast_ref::<gst::ClockTime>() {
+                    let mut stream = self.stream();
+                    stream.segment = time.clone();
+                    stream.checks.restart_timeline();
+                }
+                self.look_upstream();
+                self.parent_event(event)
+            }
+            EventView::FlushStop(_) => {
+                self.stream().checks.restart_timeline();
+                self.parent_event(event)
+            }
+            EventView::Eos(_) => {
+                if self.stream().track.is_none()
+                    && let Some(sink) = self.sink()
+                {
+                    sink.imp().end_preroll("a stream without data");
+                }
+                // Waits for the last frame's time, and tells the bin.
+                let ok = self.parent_event(event);
+                // If this was the last pad, the bin is leaving, and what is queued still has to go out.
+                if self.sink().is_none_or(|sink| !sink.imp().state().leaving) {
+                    self.close();
+                }
+                ok
+            }
+            _ => self.parent_event(event),
+        }
+    }
+
+    fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let map = buffer.map_readable().map_err(|_| {
+            gst::element_imp_error!(self, gst::ResourceError::Read, ("Cannot read a buffer's memory"));
+            gst::FlowError::Error
+        })?;
+        let generation = self.sink().map_or(0, |sink| sink.imp().generation());
+        // After an EOS and a seek, or in a session that was joined anew after one.
+        if self.stream().track.as_ref().is_none_or(|(of, _)| *of != generation) {
+            self.close();
+            self.publish();
+        }
+
+        let mut stream = self.stream();
+        let video = stream.config.as_ref().is_some_and(|config| config.codec == Codec::H264);
+        let unit = video.then(|| h264::inspect(&map));
+        let seen = Seen {
+            pts: buffer.pts().map(gst::ClockTime::nseconds),
+            dts: buffer.dts().map(gst::ClockTime::nseconds),
+            bytes: map.len(),
+            unit: unit.as_ref(),
+        };
+        let warnings = stream.checks.frame(Instant::now(), &seen);
+        match self.running_time(&stream.segment, buffer) {
+            Some(running_time) => {
+                let frame = Frame {
+                    data: Arc::from(map.as_slice()),
+                    media_time: running_time.into(),
+                    captured_at: self.instant_of(running_time),
+                };
+                // The session counts what it drops, and asks for a keyframe if one is needed.
+                if let Some((_, track)) = &stream.track
+                    && let Outcome::Dropped(reason) = track.write(frame)
+                {
+                    gst::log!(CAT, imp = self, "dropped: {}", reason.as_str());
+                }
+            }
+            None => {
+                stream.early += 1;
+                gst::debug!(
+                    CAT,
+                    imp = self,
+                    "{} buffers before the start of the stream so far",
+                    stream.early
+                );
+            }
+        }
+        drop(stream);
+        for warning in &warnings {
+            self.warn(warning);
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::str::FromStr;
+
+    fn config(codec: Codec, caps: &str, settings: &PadSettings) -> TrackConfig {
+        track_config(codec, &gst::Structure::from_str(caps).unwrap(), settings, "video_0")
+    }
+
+    #[test]
+    fn a_track_takes_its_name_kind_and_size_from_pad_and_caps() {
+        gst::init().unwrap();
+        let plain = config(Codec::H264, "video/x-h264,width=640,height=480", &PadSettings::default());
+        assert_eq!((plain.name.as_str(), plain.width, plain.height), ("video_0", 640, 480));
+        assert_eq!(plain.source, TrackSource::Camera);
+        let settings = PadSettings {
+            track_name: Some("front".into()),
+            source: Some(super::super::TrackSource::ScreenShare),
+            max_bitrate: Some(5),
+            ..PadSettings::default()
+        };
+        let own = config(Codec::H264, "video/x-h264", &settings);
+        assert_eq!((own.name.as_str(), own.source, own.max_bitrate), ("front", TrackSource::ScreenShare, 5));
+        let audio = config(Codec::Opus, "audio/x-opus,channels=2", &PadSettings::default());
+        assert!(audio.stereo && audio.source == TrackSource::Microphone);
+        assert!(!config(Codec::Opus, "audio/x-opus,channels=1", &PadSettings::default()).stereo);
+    }
+
+    #[test]
+    fn a_new_size_needs_a_new_track() {
+        gst::init().unwrap();
+        let of = |caps: &str| config(Codec::H264, caps, &PadSettings::default());
+        let small = of("video/x-h264,width=640,height=480");
+        assert!(same_track(&small, &of("video/x-h264,width=640,height=480,framerate=30/1")));
+        assert!(!same_track(&small, &of("video/x-h264,width=1280,height=720")));
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The `livekitsink` element.
+//!
+//! SECTION:element-livekitsink
+//!
+//! `livekitsink` joins a LiveKit room and publishes what its pads are fed with, without decoding or encoding
+//! it: H.264 on `video_%u` pads, Opus on `audio_%u` pads. Whatever the room and the network want of the
+//! encoder goes back upstream: a viewer who needs a picture becomes a `GstForceKeyUnit` event.
+//!
+//! Server and credentials come from properties or, for those that are unset, from `LIVEKIT_URL`,
+//! `LIVEKIT_TOKEN`, `LIVEKIT_API_KEY`, `LIVEKIT_API_SECRET` and `LIVEKIT_ROOM`. Prefer the environment: what
+//! stands on a command line can be seen by every user of the machine.
+//!
+//! ## Example pipelines
+//! Publish a moving test picture, with everything about the room in the environment:
+//! ```console
+//! gst-launch-1.0 videotestsrc is-live=true ! x264enc tune=zerolatency key-int-max=300 ! livekitsink
+//! ```
+//! A file's video and sound, still as they are in the file:
+//! ```console
+//! gst-launch-1.0 filesrc location=film.mkv ! matroskademux name=d \
+//!     d.video_0 ! queue ! livekitsink name=room  d.audio_0 ! queue ! room.
+//! ```
+//! Settings of one track:
+//! ```console
+//! gst-launch-1.0 videotestsrc is-live=true ! x264enc tune=zerolatency bitrate=1500 ! \
+//!     livekitsink url=ws://127.0.0.1:7880 room=workshop video_0::track-name=front video_0::max-bitrate=2000000
+//! ```
+//!
+//! Since: 0.1
+
+use gst::glib;
+use gst::prelude::*;
+
+mod checks;
+mod codecs;
+mod credentials;
+mod errors;
+mod feedback;
+mod imp;
+mod leaf;
+mod messages;
+mod pad;
+mod preroll;
+mod session;
+mod settings;
+mod stats;
+
+/// What a track shows, as LiveKit names it.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLiveKitTrackSource")]
+#[non_exhaustive]
+pub enum TrackSource {
+    /// Camera for video, microphone for audio.
+    #[default]
+    #[enum_value(name = "Camera for video, microphone for audio", nick = "auto")]
+    Auto,
+    /// A camera.
+    #[enum_value(name = "Camera", nick = "camera")]
+    Camera,
+    /// A microphone.
+    #[enum_value(name = "Microphone", nick = "microphone")]
+    Microphone,
+    /// A shared screen.
+    #[enum_value(name = "Shared screen", nick = "screen-share")]
+    ScreenShare,
+    /// The sound of a shared screen.
+    #[enum_value(name = "Sound of a shared screen", nick = "screen-share-audio")]
+    ScreenShareAudio,
+    /// Not said.
+    #[enum_value(name = "Unknown", nick = "unknown")]
+    Unknown,
+}
+
+/// Which video profiles are taken.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLiveKitAllowProfiles")]
+#[non_exhaustive]
+pub enum AllowProfiles {
+    /// Profiles that browsers can show: 8 bit, 4:2:0.
+    #[default]
+    #[enum_value(name = "Profiles that browsers can show (8 bit, 4:2:0)", nick = "browser")]
+    Browser,
+    /// All profiles; a warning says if browsers can't show the stream.
+    #[enum_value(name = "All profiles, with a warning if browsers can't show them", nick = "any")]
+    Any,
+}
+
+/// Where the connection to the room stands.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLiveKitConnectionState")]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// Not started, or left.
+    #[default]
+    #[enum_value(name = "Not in a room", nick = "disconnected")]
+    Disconnected,
+    /// Joining for the first time.
+    #[enum_value(name = "Joining for the first time, or waiting to try again", nick = "connecting")]
+    Connecting,
+    /// In the room.
+    #[enum_value(name = "In the room", nick = "connected")]
+    Connected,
+    /// Lost the room and is coming back.
+    #[enum_value(name = "Lost the room and is coming back", nick = "reconnecting")]
+    Reconnecting,
+    /// Ended by an error.
+    #[enum_value(name = "Ended by an error", nick = "failed")]
+    Failed,
+}
+
+glib::wrapper! {
+    /// Publishes encoded video and audio into a LiveKit room.
+    pub struct LiveKitSink(ObjectSubclass<imp::LiveKitSink>)
+        @extends gst::Bin, gst::Element, gst::Object,
+        @implements gst::ChildProxy;
+}
+
+glib::wrapper! {
+    /// A request pad of [`LiveKitSink`]: one track.
+    pub struct LiveKitSinkPad(ObjectSubclass<pad::LiveKitSinkPad>)
+        @extends gst::GhostPad, gst::ProxyPad, gst::Pad, gst::Object;
+}
+
+glib::wrapper! {
+    /// The end of one pad's chain, which hands frames to the session.
+    pub struct Leaf(ObjectSubclass<leaf::Leaf>)
+        @extends gst_base::BaseSink, gst::Element, gst::Object;
+}
+
+/// Registers `livekitsink`.
+///
+/// # Errors
+/// If the element cannot be registered.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    #[cfg(feature = "doc")]
+    {
+        LiveKitSinkPad::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+        for enumeration in
+            [TrackSource::static_type(), AllowProfiles::static_type(), ConnectionState::static_type()]
+        {
+            enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+        }
+    }
+    // No rank: nothing but a user's choice should send media to a server.
+    gst::Element::register(Some(plugin), "livekitsink", gst::Rank::NONE, LiveKitSink::static_type())
+}

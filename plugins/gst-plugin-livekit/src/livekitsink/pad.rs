@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The request pads: a ghost pad with the settings of its track.
+
+use std::sync::{Mutex, PoisonError};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::settings::{PAD_PROPERTIES, PadSettings};
+
+#[derive(Default)]
+pub struct LiveKitSinkPad {
+    settings: Mutex<PadSettings>,
+}
+
+impl LiveKitSinkPad {
+    /// The pad's settings, with what is unset taken from the element's.
+    pub(crate) fn effective(&self) -> PadSettings {
+        let own = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.obj().parent().and_downcast::<super::LiveKitSink>() {
+            Some(sink) => own.or(&sink.imp().settings().pads),
+            None => own,
+        }
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for LiveKitSinkPad {
+    const NAME: &'static str = "GstLiveKitSinkPad";
+    type Type = super::LiveKitSinkPad;
+    type ParentType = gst::GhostPad;
+}
+
+impl ObjectImpl for LiveKitSinkPad {
+    fn properties() -> &'static [glib::ParamSpec] {
+        PAD_PROPERTIES.as_ref()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).set(pspec.name(), value);
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        self.effective().get(pspec.name()).unwrap_or_else(|| pspec.default_value().clone())
+    }
+}
+
+impl GstObjectImpl for LiveKitSinkPad {}
+impl PadImpl for LiveKitSinkPad {}
+impl ProxyPadImpl for LiveKitSinkPad {}
+impl GhostPadImpl for LiveKitSinkPad {}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The bin's session: starting it, publishing into it, leaving it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use livekit_session::{Credentials, Event, Secret, Session, SessionConfig, Track, TrackConfig, TrackId};
+
+use super::imp::{CAT, LiveKitSink};
+use super::messages::Throttle;
+use super::preroll::Preroll;
+use super::{ConnectionState, LiveKitSinkPad, credentials, errors};
+
+/// How long leaving may take; the session promises this much.
+pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What exists from READY on.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Resolved at NULL→READY.
+    pub config: Option<SessionConfig>,
+    /// From READY→PAUSED on.
+    pub session: Option<Arc<Session>>,
+    /// Asked to leave; frames that still come are for nobody.
+    pub leaving: bool,
+    pub preroll: Preroll<TrackId>,
+    /// The pad of each track of the session.
+    pub tracks: HashMap<TrackId, glib::WeakRef<LiveKitSinkPad>>,
+    /// Tracks that are wanted, and not refused by the server.
+    pub usable: HashSet<TrackId>,
+    pub connection_state: ConnectionState,
+    pub offline_warning: Throttle,
+}
+
+impl LiveKitSink {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts sessions: what belongs to an earlier one is stale.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// NULL→READY: everything that can be known to be wrong without the network.
+    pub(crate) fn configure(&self) -> Result<(), gst::StateChangeError> {
+        let settings = self.settings().clone();
+        let resolved = credentials::resolve(&settings, &self.identity(), self.token_provider(), |name| {
+            std::env::var(name).ok()
+        });
+        let (config, origin) = resolved.map_err(|missing| {
+            let code = match missing {
+                credentials::Missing::Credentials | credentials::Missing::Half { .. } => {
+                    gst::ResourceError::NotAuthorized
+                }
+                _ => gst::ResourceError::Settings,
+            };
+            gst::element_imp_error!(self, code, ("{missing}"));
+            gst::StateChangeError
+        })?;
+        config.validate().map_err(|error| {
+            errors::post(&self.obj(), &error);
+            gst::StateChangeError
+        })?;
+        if let Credentials::TokenFile(path) = &config.credentials
+            && let Err(error) = std::fs::metadata(path)
+        {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::OpenRead,
+                ("Cannot use token-file {}: {error}", path.display())
+            );
+            return Err(gst::StateChangeError);
+        }
+        gst::info!(CAT, imp = self, "credentials from {origin}");
+        self.state().config = Some(config);
+        Ok(())
+    }
+
+    /// Starts joining in the background.
+    pub(crate) fn start_session(&self) -> Result<(), gst::StateChangeError> {
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let config = {
+            let mut state = self.state();
+            state.leaving = false;
+            state.tracks.clear();
+            state.usable.clear();
+            state.offline_warning.reset();
+            state.config.clone().ok_or(gst::StateChangeError)?
+        };
+        let sink = self.obj().downgrade();
+        let observer = move |event: Event| {
+            if let Some(sink) = sink.upgrade() {
+                sink.imp().heard(generation, event);
+            }
+        };
+        let session = Session::start(config, Arc::new(observer)).map_err(|error| {
+            errors::post(&self.obj(), &error);
+            gst::StateChangeError
+        })?;
+        let old = self.state().session.replace(Arc::new(session));
+        drop(old);
+        Ok(())
+    }
+
+    /// Adds a track for `pad`, in the session that is (or, after an EOS, becomes) the current one. Returns
+    /// the session's generation with it.
+    pub(crate) fn publish(&self, pad: &LiveKitSinkPad, config: TrackConfig) -> Option<(u64, Track)> {
+        // After an EOS and a seek the room is joined anew.
+        if self.state().leaving && self.obj().current_state() >= gst::State::Paused {
+            gst::info!(CAT, imp = self, "data after EOS: joining again");
+            self.start_session().ok()?;
+        }
+        let mut state = self.state();
+        let session = state.session.clone()?;
+        gst::info!(CAT, imp = self, "adding {config:?} for {}", pad.name());
+        // Under the lock, so that the track's pad is known before the first event names the track;
+        // adding a track only puts it into a queue.
+        let track = session.add_track(config);
+        let id = track.id();
+        state.tracks.insert(id, pad.downgrade());
+        state.usable.insert(id);
+        state.preroll.added(id);
+        Some((self.generation(), track))
+    }
+
+    /// A pad's track ended by itself: end of stream, new caps, or the pad was released.
+    pub(crate) fn unpublish(&self, track: Track) {
+        let id = track.id();
+        drop(track);
+        let done = {
+            let mut state = self.state();
+            state.usable.remove(&id);
+            state.preroll.settled(&id)
+        };
+        if done {
+            self.post_async_done();
+        }
+    }
+
+    /// Nothing holds the pipeline in PAUSED any longer.
+    pub(crate) fn end_preroll(&self, why: &str) {
+        let done = self.state().preroll.finish();
+        if done {
+            gst::debug!(CAT, imp = self, "async-done: {why}");
+            self.post_async_done();
+        }
+    }
+
+    pub(crate) fn post_async_start(&self) {
+        // GstBin takes its own messages for those of a child, which gives it the state handling.
+        self.parent_handle_message(gst::message::AsyncStart::builder().src(&*self.obj()).build());
+    }
+
+    pub(crate) fn post_async_done(&self) {
+        self.parent_handle_message(gst::message::AsyncDone::builder().src(&*self.obj()).build());
+    }
+
+    /// All pads are at their end: leave, and only then say so.
+    pub(crate) fn leave_then_post(&self, eos: gst::Message) {
+        let (session, generation) = {
+            let mut state = self.state();
+            state.leaving = true;
+            (state.session.clone(), self.generation())
+        };
+        if let Some(session) = &session {
+            session.leave();
+        }
+        self.obj().call_async(move |sink| {
+            let imp = sink.imp();
+            if let Some(session) = session
+                && !session.wait_ended(LEAVE_TIMEOUT)
+            {
+                gst::warning!(CAT, imp = imp, "the session did not end in time");
+            }
+            imp.deliver();
+            // A seek or a stop in the meantime makes this end of stream one of the past.
+            let current = imp.generation() == generation && imp.state().leaving;
+            if current && sink.current_state() >= gst::State::Paused {
+                imp.parent_post_message(eos);
+            }
+        });
+    }
+
+    /// PAUSED→READY, after the pads have stopped.
+    pub(crate) fn stop_session(&self) {
+        let session = self.state().session.take();
+        if let Some(session) = session {
+            session.leave();
+            if !session.wait_ended(LEAVE_TIMEOUT) {
+                gst::warning!(CAT, imp = self, "the session did not end in time");
+            }
+            self.deliver();
+        }
+        // Whatever of it is still under way is stale from here on.
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let mut state = self.state();
+        state.tracks.clear();
+        state.usable.clear();
+        state.leaving = false;
+        drop(state);
+        self.set_connection_state(ConnectionState::Disconnected);
+    }
+
+    /// The `request-token` signal as a callback for the session, if anybody is connected to it.
+    fn token_provider(&self) -> Option<livekit_session::TokenProvider> {
+        let sink = self.obj();
+        let (signal, _) = glib::subclass::SignalId::parse_name("request-token", sink.type_(), false)?;
+        if !glib::signal::signal_has_handler_pending(&*sink, signal, None, true) {
+            return None;
+        }
+        let sink = sink.downgrade();
+        Some(Arc::new(move || {
+            let sink = sink.upgrade().ok_or("the element is gone")?;
+            sink.emit_by_name::<Option<String>>("request-token", &[])
+                .filter(|token| !token.trim().is_empty())
+                .map(|token| Secret::new(token.trim()))
+                .ok_or_else(|| "no handler of the signal request-token returned one".into())
+        }))
+    }
+}

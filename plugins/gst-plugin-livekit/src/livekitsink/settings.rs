@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Properties of the element and of its pads, and their defaults.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+
+use super::{AllowProfiles, ConnectionState, TrackSource};
+
+/// What a pad's properties say; `None` = unset, the element's property of the same name counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PadSettings {
+    pub track_name: Option<String>,
+    pub source: Option<TrackSource>,
+    pub max_bitrate: Option<u32>,
+    pub allow_profiles: Option<AllowProfiles>,
+}
+
+impl PadSettings {
+    /// These settings, with what is unset taken from `defaults`.
+    pub fn or(self, defaults: &PadSettings) -> Self {
+        Self {
+            track_name: self.track_name.or_else(|| defaults.track_name.clone()),
+            source: self.source.or(defaults.source),
+            max_bitrate: self.max_bitrate.or(defaults.max_bitrate),
+            allow_profiles: self.allow_profiles.or(defaults.allow_profiles),
+        }
+    }
+
+    /// Sets a property; a value that means "unset" makes it fall back to the element's.
+    pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {
+        match name {
+            "track-name" => self.track_name = string(value),
+            "source" => self.source = value.get().ok().filter(|s| *s != TrackSource::Auto),
+            "max-bitrate" => self.max_bitrate = value.get().ok().filter(|b| *b != 0),
+            "allow-profiles" => self.allow_profiles = value.get().ok(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Reads a property.
+    pub fn get(&self, name: &str) -> Option<glib::Value> {
+        Some(match name {
+            "track-name" => self.track_name.to_value(),
+            "source" => self.source.unwrap_or_default().to_value(),
+            "max-bitrate" => self.max_bitrate.unwrap_or_default().to_value(),
+            "allow-profiles" => self.allow_profiles.unwrap_or_default().to_value(),
+            _ => return None,
+        })
+    }
+}
+
+/// What the element's properties say; `None` = unset, the environment may stand in.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub url: Option<String>,
+    pub token: Option<String>,
+    pub token_file: Option<String>,
+    pub api_key: Option<String>,
+    pub api_secret: Option<String>,
+    pub tls_ca_file: Option<String>,
+    pub room: Option<String>,
+    pub identity: Option<String>,
+    pub participant_name: Option<String>,
+    pub metadata: Option<String>,
+    pub attributes: Option<gst::Structure>,
+    pub connect_timeout: Duration,
+    /// −1 = for ever.
+    pub reconnect_attempts: i32,
+    pub sync: bool,
+    /// Defaults of the pads.
+    pub pads: PadSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            token: None,
+            token_file: None,
+            api_key: None,
+            api_secret: None,
+            tls_ca_file: None,
+            room: None,
+            identity: None,
+            participant_name: None,
+            metadata: None,
+            attributes: None,
+            connect_timeout: Duration::from_secs(10),
+            reconnect_attempts: -1,
+            sync: true,
+            pads: PadSettings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Sets a property of the element.
+    pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {
+        match name {
+            "url" => self.url = string(value),
+            "token" => self.token = string(value),
+            "token-file" => self.token_file = string(value),
+            "api-key" => self.api_key = string(value),
+            "api-secret" => self.api_secret = string(value),
+            "tls-ca-file" => self.tls_ca_file = string(value),
+            "room" => self.room = string(value),
+            "identity" => self.identity = string(value),
+            "participant-name" => self.participant_name = string(value),
+            "metadata" => self.metadata = string(value),
+            "attributes" => self.attributes = value.get().ok().flatten(),
+            "connect-timeout" => {
+                self.connect_timeout = value.get().map_or(self.connect_timeout, Duration::from_nanos);
+            }
+            "reconnect-attempts" => {
+                self.reconnect_attempts = value.get().unwrap_or(self.reconnect_attempts);
+            }
+            "sync" => self.sync = value.get().unwrap_or(self.sync),
+            _ => return self.pads.set(name, value),
+        }
+        true
+    }
+
+    /// Reads a property of the element. Secrets can't be read.
+    pub fn get(&self, name: &str) -> Option<glib::Value> {
+        Some(match name {
+            "url" => self.url.to_value(),
+            "token-file" => self.token_file.to_value(),
+            "tls-ca-file" => self.tls_ca_file.to_value(),
+            "room" => self.room.to_value(),
+            "identity" => self.identity.to_value(),
+            "participant-name" => self.participant_name.to_value(),
+            "metadata" => self.metadata.to_value(),
+            "attributes" => self.attributes.to_value(),
+            "connect-timeout" => nanos(self.connect_timeout).to_value(),
+            "reconnect-attempts" => self.reconnect_attempts.to_value(),
+            "sync" => self.sync.to_value(),
+            _ => return self.pads.get(name),
+        })
+    }
+}
+
+/// An unset, empty or blank string is no setting.
+fn string(value: &glib::Value) -> Option<String> {
+    value.get::<Option<String>>().ok().flatten().filter(|s| !s.trim().is_empty())
+}
+
+/// A duration in the unit of GStreamer's properties and messages.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `gst-<hostname>-<8 hex>`. The hash seed is drawn anew for every call, which is all the randomness that
+/// telling two elements apart needs.
+pub(crate) fn default_identity() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("gst-{}-{:08x}", glib::host_name(), random & 0xffff_ffff)
+}
+
+fn text(name: &'static str, nick: &str, blurb: &str) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_ready().build()
+}
+
+fn secret(name: &'static str, nick: &str, blurb: &str) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).write_only().mutable_ready().build()
+}
+
+fn pad_properties() -> Vec<glib::ParamSpec> {
+    vec![
+        text("track-name", "Track name", "Name of the track; unset = the pad's name"),
+        glib::ParamSpecEnum::builder_with_default("source", TrackSource::default())
+            .nick("Source")
+            .blurb("What the track shows")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-bitrate")
+            .nick("Maximum bitrate")
+            .blurb("Highest bitrate of the track in bit/s, announced to the server; 0 = not said")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("allow-profiles", AllowProfiles::default())
+            .nick("Allowed profiles")
+            .blurb("Which video profiles are taken: those that browsers can show, or all")
+            .mutable_ready()
+            .build(),
+    ]
+}
+
+/// Properties of a pad.
+pub(crate) static PAD_PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(pad_properties);
+
+/// Properties of the element.
+pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let defaults = Settings::default();
+    let mut all = vec![
+        text("url", "Server URL", "LiveKit server: ws://, wss://, http:// or https://; unset = LIVEKIT_URL"),
+        secret("token", "Access token", "Access token (JWT); unset = LIVEKIT_TOKEN"),
+        text(
+            "token-file",
+            "Token file",
+            "File that holds an access token; read at every attempt to connect, so that it can be replaced",
+        ),
+        secret("api-key", "API key", "API key from which a token is made; unset = LIVEKIT_API_KEY"),
+        secret("api-secret", "API secret", "Secret of the API key; unset = LIVEKIT_API_SECRET"),
+        text(
+            "tls-ca-file",
+            "CA file",
+            "PEM file with certificate authorities that are trusted in addition to the system's",
+        ),
+        text("room", "Room", "Room to join with an API key (a token carries its own); unset = LIVEKIT_ROOM"),
+        text(
+            "identity",
+            "Identity",
+            "Identity of the participant, put into a token made from an API key; \
+             unset = gst-<hostname>-<8 hex digits>, the same for the element's whole life",
+        ),
+        text(
+            "participant-name",
+            "Participant name",
+            "Display name of the participant, put into a token made from an API key",
+        ),
+        text("metadata", "Metadata", "Metadata of the participant, put into a token made from an API key"),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("attributes")
+            .nick("Attributes")
+            .blurb("Attributes of the participant (name=value), put into a token made from an API key")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("connect-timeout")
+            .nick("Connect timeout")
+            .blurb("How long one attempt to connect may take, in ns")
+            .minimum(1_000_000)
+            .default_value(nanos(defaults.connect_timeout))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecInt::builder("reconnect-attempts")
+            .nick("Reconnect attempts")
+            .blurb("How many attempts to connect may fail in a row before it is an error; -1 = for ever")
+            .minimum(-1)
+            .default_value(defaults.reconnect_attempts)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("sync")
+            .nick("Sync")
+            .blurb("Send frames at their time on the pipeline's clock; live input is never held back")
+            .default_value(defaults.sync)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("connection-state", ConnectionState::default())
+            .nick("Connection state")
+            .blurb("Where the connection to the room stands")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("Counters of the session and of every track; the fields are in the plugin's README")
+            .read_only()
+            .build(),
+    ];
+    all.extend(pad_properties());
+    all
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pad_setting_beats_the_elements_and_unset_falls_back() {
+        let mut element = PadSettings::default();
+        element.set("max-bitrate", &1_000_000u32.to_value());
+        element.set("source", &TrackSource::ScreenShare.to_value());
+        let mut pad = PadSettings::default();
+        pad.set("max-bitrate", &2_000_000u32.to_value());
+        let both = pad.clone().or(&element);
+        assert_eq!(both.max_bitrate, Some(2_000_000));
+        assert_eq!(both.source, Some(TrackSource::ScreenShare));
+        // The value that means "unset" goes back to the element's.
+        pad.set("max-bitrate", &0u32.to_value());
+        assert_eq!(pad.or(&element).max_bitrate, Some(1_000_000));
+    }
+
+    #[test]
+    fn secrets_cannot_be_read() {
+        let mut settings = Settings::default();
+        for name in ["token", "api-key", "api-secret"] {
+            assert!(settings.set(name, &"x".to_value()));
+            assert!(settings.get(name).is_none());
+            let pspec = PROPERTIES.iter().find(|p| p.name() == name).unwrap();
+            assert!(!pspec.flags().contains(glib::ParamFlags::READABLE), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_property_is_handled_and_reads_its_default() {
+        let settings = Settings::default();
+        for pspec in PROPERTIES.iter().filter(|p| p.flags().contains(glib::ParamFlags::WRITABLE)) {
+            assert!(settings.clone().set(pspec.name(), pspec.default_value()), "{}", pspec.name());
+            if pspec.flags().contains(glib::ParamFlags::READABLE) {
+                let value = settings.get(pspec.name()).unwrap();
+                if value.type_() == gst::Structure::static_type() {
+                    // GStreamer complains about printing an absent structure.
+                    assert!(value.get::<Option<gst::Structure>>().unwrap().is_none());
+                    continue;
+                }
+                assert_eq!(format!("{value:?}"), format!("{:?}", pspec.default_value()), "{}", pspec.name());
+            }
+        }
+    }
+
+    #[test]
+    fn blank_strings_are_no_setting() {
+        let mut settings = Settings::default();
+        settings.set("url", &"  ".to_value());
+        assert!(settings.url.is_none());
+    }
+
+    #[test]
+    fn identities_differ() {
+        let (a, b) = (default_identity(), default_identity());
+        assert_ne!(a, b);
+        assert!(a.starts_with("gst-") && a.rsplit('-').next().unwrap().len() == 8, "{a}");
+    }
+}
