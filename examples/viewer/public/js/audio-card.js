@@ -51,8 +51,7 @@ export class AudioCard {
     this.#stats = new TrackStats();
     this.audio.srcObject = new MediaStream([track.mediaStreamTrack]);
     this.audio.play().catch(() => {});
-    // The level comes with the packets' decoding, so the meter works while the track is muted here.
-    this.#meterTimer ??= setInterval(() => this.#showLevel(), 100);
+    this.#meterTimer ??= setInterval(() => this.#measureLevel().catch(() => {}), 150);
   }
 
   detach() {
@@ -96,12 +95,18 @@ export class AudioCard {
     }
   }
 
-  #showLevel() {
-    const level = this.#receiver?.getSynchronizationSources?.()[0]?.audioLevel ?? null;
+  async #measureLevel() {
+    const receiver = this.#receiver;
+    // Some publishers send the level with the packets. Otherwise it is known from decoding, which browsers do only
+    // for a track that is heard.
+    let level = receiver?.getSynchronizationSources?.()[0]?.audioLevel ?? null;
+    if (level === null && !this.audio.muted && receiver) level = takeSample((await receiver.getStats()).values())?.level ?? null;
+    if (receiver !== this.#receiver) return;
     const share = levelToMeter(level);
     this.bar.style.transform = `scaleX(${share.toFixed(3)})`;
     this.meter.setAttribute('aria-valuenow', String(Math.round(-60 + 60 * share)));
     this.meter.dataset.level = level ?? '';
-    setText(this.level, formatLevel(level));
+    setText(this.level, level === null && this.audio.muted ? 'muted' : formatLevel(level));
+    this.level.title = level === null && this.audio.muted ? 'The level is measured while you listen' : '';
   }
 }

@@ -2,6 +2,7 @@
 // Puts the page together: one card for each track of the room, the people in it, and the state of the connection.
 import { RoomEvent, SubscriptionError, Track } from '/vendor/livekit-client.mjs';
 import { AudioCard } from './audio-card.js';
+import { requestCaptureTimes } from './capture-time.js';
 import { Connection } from './connection.js';
 import { element, setText } from './dom.js';
 import { formatCodec } from './format.js';
@@ -135,6 +136,7 @@ async function refreshFigures() {
 if (typeof RTCPeerConnection === 'undefined') {
   at('empty').replaceChildren(element('h2', {}, 'This browser has no WebRTC'), element('p', {}, 'Open this page in a current Chromium, Firefox, Safari or Edge.'));
 } else {
+  requestCaptureTimes();
   const connection = new Connection({ onState: showState, onRoom: follow });
   at('retry').addEventListener('click', () => connection.retryNow());
   connection.run();

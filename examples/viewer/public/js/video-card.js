@@ -65,7 +65,7 @@ export class VideoCard {
     // Autoplay of a muted video is always allowed; a rejection here only means that the source changed again.
     this.video.play().catch(() => {});
     this.#delay?.stop();
-    this.#delay = new DelayMeter(this.video);
+    this.#delay = new DelayMeter(this.video, track.receiver);
   }
 
   detach() {
@@ -117,11 +117,7 @@ export class VideoCard {
         + `${figures.keyFrames ?? UNKNOWN} keyframes, ${figures.keyFrameRequests ?? UNKNOWN} asked for, ${figures.framesDropped ?? UNKNOWN} frames dropped.`,
     });
     const delay = stalled ? null : this.#delay?.value() ?? null;
-    const source = this.#receiver?.getSynchronizationSources?.()[0];
-    set('delay', delay === null ? 'n/a' : formatMilliseconds(delay), {
-      raw: delay,
-      title: delayExplanation(delay, source?.captureTimestamp !== undefined),
-    });
+    set('delay', delay === null ? 'n/a' : formatMilliseconds(delay), { raw: delay, title: delayExplanation(delay) });
   }
 
   #isStalled() {
