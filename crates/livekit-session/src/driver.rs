@@ -32,6 +32,8 @@ const DRAIN_BUDGET: Duration = Duration::from_millis(1000);
 const LINGER: Duration = Duration::from_millis(300);
 /// From losing the room to the first attempt to come back, at least; twice that at most.
 const RETURN_DELAY: Duration = Duration::from_millis(50);
+/// The observer hears of an estimate that differs from the last by more than this part of it.
+const ESTIMATE_STEP: u64 = 32;
 /// This many panics of the engine within [`PANIC_WINDOW`] end the session.
 const MAX_PANICS: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
@@ -52,6 +54,7 @@ pub(crate) async fn run<E: MediaEngine>(
         started: Instant::now(),
         joined_once: false,
         server_token: None,
+        told_estimate: None,
     };
     driver.run::<E>().await;
     shared.set_ended();
@@ -77,6 +80,8 @@ struct Driver {
     joined_once: bool,
     /// The server's replacement for a plain token, which may have expired by now.
     server_token: Option<Secret>,
+    /// The last estimate that the observer was told.
+    told_estimate: Option<u64>,
 }
 
 /// How one stay in the room ended.
@@ -349,7 +354,14 @@ impl Driver {
             EngineEvent::Unpublished { track, sid } => self.emit(Event::Unpublished { track, sid }),
             EngineEvent::PublishFailed { track, reason } => self.emit(Event::PublishFailed { track, reason }),
             EngineEvent::KeyframeRequest { track, reason } => self.want_keyframe(track, reason),
-            EngineEvent::BandwidthEstimate(bitrate) => self.emit(Event::BandwidthEstimate(bitrate)),
+            EngineEvent::BandwidthEstimate(bitrate) => {
+                let changed =
+                    self.told_estimate.is_none_or(|told| told.abs_diff(bitrate) > told / ESTIMATE_STEP);
+                if changed {
+                    self.told_estimate = Some(bitrate);
+                    self.emit(Event::BandwidthEstimate(bitrate));
+                }
+            }
             EngineEvent::SubscribedQuality { track, qualities } => {
                 self.emit(Event::SubscribedQuality { track, qualities });
             }

@@ -69,6 +69,7 @@ impl MediaEngine for FakeEngine {
     }
 
     fn publish(&mut self, track: TrackId, config: &TrackConfig) {
+        self.events.extend([1000, 1000, 1020, 1100, 900].map(EngineEvent::BandwidthEstimate));
         let (name, mime_type) = (config.name.clone(), config.codec.mime_type().to_owned());
         self.events.push_back(EngineEvent::Published { track, sid: "TR".into(), name, mime_type });
     }
@@ -294,4 +295,17 @@ fn a_closed_track_takes_no_frames_and_is_unpublished() {
     drop(track);
     b.wait_for("unpublication", |e| e.iter().any(|e| matches!(e, Event::Unpublished { .. })));
     assert!(b.session.stats().tracks.is_empty());
+}
+
+#[test]
+fn the_observer_hears_of_estimates_that_differ() {
+    let b = bench("estimate", None, vec![Join::Stay]);
+    let _track = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
+    b.wait_for("publication", published(1));
+    let events = b.events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let told = events.iter().filter_map(|e| match e {
+        Event::BandwidthEstimate(bitrate) => Some(*bitrate),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [1000, 1100, 900]);
 }
