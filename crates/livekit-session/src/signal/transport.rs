@@ -68,7 +68,8 @@ impl Attempt {
     }
 
     fn note_error(&self, error: Error) {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
+        // The first one is the cause: after it the signalling crate may dial again, to ask why.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).error.get_or_insert(error);
     }
 }
 
