@@ -89,11 +89,14 @@ pub struct SessionConfig {
     pub room: Option<String>,
     /// The participant's identity, put into a token made from an API key.
     pub identity: Option<String>,
-    /// The participant's display name, put into a token made from an API key.
+    /// The participant's display name: part of a token made from an API key; with a ready token set after joining,
+    /// which needs its grant `canUpdateOwnMetadata`.
     pub name: Option<String>,
-    /// The participant's metadata, put into a token made from an API key.
+    /// The participant's metadata: part of a token made from an API key; with a ready token set after joining,
+    /// which needs its grant `canUpdateOwnMetadata`.
     pub metadata: Option<String>,
-    /// The participant's attributes, put into a token made from an API key.
+    /// The participant's attributes: part of a token made from an API key; with a ready token set after joining,
+    /// which needs its grant `canUpdateOwnMetadata`.
     pub attributes: BTreeMap<String, String>,
     /// A PEM file with certificate authorities trusted in addition to the system's.
     pub tls_ca_file: Option<PathBuf>,

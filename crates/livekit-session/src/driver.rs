@@ -353,6 +353,7 @@ impl Driver {
             }
             EngineEvent::Unpublished { track, sid } => self.emit(Event::Unpublished { track, sid }),
             EngineEvent::PublishFailed { track, reason } => self.emit(Event::PublishFailed { track, reason }),
+            EngineEvent::MetadataRefused { reason } => self.emit(Event::MetadataRefused { reason }),
             EngineEvent::KeyframeRequest { track, reason } => self.want_keyframe(track, reason),
             EngineEvent::BandwidthEstimate(bitrate) => {
                 let changed =

@@ -129,6 +129,12 @@ pub enum Event {
         /// What the server or the engine said.
         reason: String,
     },
+    /// The server did not take our name, metadata or attributes: the token lacks the grant
+    /// `canUpdateOwnMetadata`.
+    MetadataRefused {
+        /// What the server said.
+        reason: String,
+    },
     /// A keyframe is wanted.
     KeyframeRequest {
         /// The track.

@@ -250,3 +250,20 @@ fn nonsense_from_the_server_is_survived() {
     run.session.leave();
     assert!(run.session.wait_ended(Duration::from_secs(2)), "leaving takes too long");
 }
+
+#[test]
+fn refused_metadata_is_reported_and_the_session_goes_on() {
+    let refusal = response(proto::signal_response::Message::RequestResponse(proto::RequestResponse {
+        request_id: 1,
+        reason: proto::request_response::Reason::NotAllowed as i32,
+        message: "does not have permission to update own metadata".into(),
+        ..Default::default()
+    }));
+    let run = start(&serve(Reply::Messages(vec![join("1.13.3"), refusal])), None);
+    let reason = run.wait("refusal", |event| match event {
+        Event::MetadataRefused { reason } => Some(reason.clone()),
+        _ => None,
+    });
+    assert!(reason.contains("permission"), "{reason}");
+    assert_eq!(run.session.state(), livekit_session::ConnectionState::Connected);
+}

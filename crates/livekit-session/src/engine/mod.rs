@@ -21,6 +21,7 @@ pub(crate) enum EngineEvent {
     Published { track: TrackId, sid: String, name: String, mime_type: String },
     Unpublished { track: TrackId, sid: String },
     PublishFailed { track: TrackId, reason: String },
+    MetadataRefused { reason: String },
     KeyframeRequest { track: TrackId, reason: KeyframeReason },
     BandwidthEstimate(u64),
     SubscribedQuality { track: TrackId, qualities: Vec<(Quality, bool)> },

@@ -25,7 +25,7 @@ use tracing::{debug, trace, warn};
 
 use super::{EngineEvent, EngineTrackStats, MediaEngine, TransportStats};
 use crate::bitstream::h264;
-use crate::config::{Codec, Secret, SessionConfig, TrackConfig};
+use crate::config::{Codec, Credentials, Secret, SessionConfig, TrackConfig};
 use crate::error::Error;
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
 use crate::frame::Frame;
@@ -40,6 +40,8 @@ const MAX_EARLY_CANDIDATES: usize = 64;
 /// Without a connection for this long after one was lost, the transport is given up. ICE itself may come
 /// back within it (RFC 7675 has consent expire after 30 s, LiveKit's server gives up sooner).
 const ICE_GRACE: Duration = Duration::from_secs(5);
+/// The request that sets our own name, metadata and attributes.
+const DESCRIBE_SELF: u32 = 1;
 /// A track without a known limit asks the estimator to look for at least this.
 const DEFAULT_DESIRED: u64 = 2_500_000;
 /// Audio's part in what is asked for.
@@ -117,6 +119,21 @@ impl WebRtcEngine {
             engine.participant(participant);
         }
         Ok(engine)
+    }
+
+    /// Name, metadata and attributes that a ready token could not be made to carry.
+    fn describe_self(&self, config: &SessionConfig) {
+        let in_token = matches!(config.credentials, Credentials::ApiKey { .. });
+        let nothing = config.name.is_none() && config.metadata.is_none() && config.attributes.is_empty();
+        if in_token || nothing {
+            return;
+        }
+        self.signal.send(signal_request::Message::UpdateMetadata(proto::UpdateParticipantMetadata {
+            name: config.name.clone().unwrap_or_default(),
+            metadata: config.metadata.clone().unwrap_or_default(),
+            attributes: config.attributes.clone().into_iter().collect(),
+            request_id: DESCRIBE_SELF,
+        }));
     }
 
     /// One input to str0m, then everything that it has to say about it.
@@ -405,6 +422,9 @@ impl WebRtcEngine {
                     self.events.push_back(EngineEvent::PublishFailed { track, reason });
                 }
             }
+            _ if response.request_id == DESCRIBE_SELF => {
+                self.events.push_back(EngineEvent::MetadataRefused { reason });
+            }
             other => warn!(reason, ?other, "the server refused a request"),
         }
     }
@@ -530,6 +550,7 @@ impl MediaEngine for WebRtcEngine {
             server_version: version,
         };
         let engine = Self::new(signal, &join, config)?;
+        engine.describe_self(config);
         Ok((engine, info))
     }
 
