@@ -110,6 +110,7 @@ pub(crate) struct StreamChecks {
     last_pts: Option<u64>,
     last_dts: Option<u64>,
     have_parameter_sets: bool,
+    b_frames: bool,
     /// Where the window began (ns), and the bytes in it.
     window: Option<(u64, u64)>,
     /// When the first unanswered request was made, and how many there are.
@@ -141,6 +142,7 @@ impl StreamChecks {
         if seen.bytes == 0 {
             found.push(Warning::EmptyBuffer);
         }
+        self.b_frames |= seen.unit.is_some_and(|unit| unit.b_slice);
         self.check_times(seen, &mut found);
         if let Some(unit) = seen.unit {
             self.check_unit(unit, &mut found);
@@ -160,7 +162,8 @@ impl StreamChecks {
             (Some(_), Some(_)) if pts_back && !dts_back && seen.unit.is_some() => {
                 found.push(Warning::BFrames)
             }
-            _ if pts_back || dts_back => found.push(Warning::TimestampsBack),
+            // … or, without decoding times, not even that.
+            _ if dts_back || (pts_back && !self.b_frames) => found.push(Warning::TimestampsBack),
             _ => {}
         }
         self.last_pts = seen.pts.or(self.last_pts);
@@ -273,6 +276,8 @@ mod tests {
         let b = AccessUnit { b_slice: true, ..delta() };
         let sliced = [video(0, None, &i), video(33, None, &b), video(66, None, &b)];
         assert_eq!(run(&mut StreamChecks::new(0), &sliced), [Warning::BFrames]);
+        let no_dts = [video(0, None, &i), video(99, None, &p), video(33, None, &b), video(66, None, &b)];
+        assert_eq!(run(&mut StreamChecks::new(0), &no_dts), [Warning::BFrames]);
     }
 
     #[test]

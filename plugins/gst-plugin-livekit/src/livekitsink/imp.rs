@@ -12,7 +12,7 @@ use gst::subclass::prelude::*;
 use super::feedback::Inbox;
 use super::session::State;
 use super::settings::{self, Settings};
-use super::{Leaf, LiveKitSinkPad, codecs, stats};
+use super::{AllowProfiles, Leaf, LiveKitSinkPad, codecs, stats};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("livekitsink", gst::DebugColorFlags::empty(), Some("LiveKit sink"))
@@ -71,7 +71,12 @@ impl LiveKitSink {
         let video = is_video(pad);
         match query.view_mut() {
             gst::QueryViewMut::Caps(q) => {
-                let profiles = pad.imp().effective().allow_profiles.unwrap_or_default();
+                // Encoders negotiate with a filter. Without one it is a link that is being checked, and a
+                // stream of a refused profile had better get through, to be refused in plain words.
+                let profiles = match q.filter() {
+                    Some(_) => pad.imp().effective().allow_profiles.unwrap_or_default(),
+                    None => AllowProfiles::Any,
+                };
                 let mut caps = codecs::offered_caps(video, profiles);
                 if let Some(filter) = q.filter() {
                     // Ours first: the order of the profiles is the point.

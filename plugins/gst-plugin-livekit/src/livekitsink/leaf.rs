@@ -34,6 +34,8 @@ struct Stream {
     /// The track, and the generation of its session.
     track: Option<(u64, Track)>,
     checks: StreamChecks,
+    /// Why the stream is refused; said once.
+    refused: Option<String>,
     /// Buffers that lie before the start of the running time.
     early: u64,
 }
@@ -139,9 +141,13 @@ impl Leaf {
         }
     }
 
+    /// Posts an error about the stream, once, and gives it back for the caller's caller.
     fn refuse(&self, text: &str) -> gst::LoggableError {
-        let name = self.pad().map(|pad| pad.name().to_string()).unwrap_or_default();
-        if let Some(sink) = self.sink() {
+        let known = self.stream().refused.replace(text.to_string());
+        if let Some(sink) = self.sink()
+            && known.as_deref() != Some(text)
+        {
+            let name = self.pad().map(|pad| pad.name().to_string()).unwrap_or_default();
             gst::element_error!(sink, gst::StreamError::Format, ("{name}: {text}"));
         }
         gst::loggable_error!(CAT, "{text}")
@@ -232,6 +238,7 @@ impl BaseSinkImpl for Leaf {
                 stream.checks = StreamChecks::new(config.max_bitrate);
             }
             stream.config = Some(config);
+            stream.refused = None;
             renew
         };
         if renew {
@@ -278,6 +285,24 @@ impl BaseSinkImpl for Leaf {
             }
             _ => self.parent_event(event),
         }
+    }
+
+    fn prepare(&self, _buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (unknown, refused) = {
+            let stream = self.stream();
+            (stream.config.is_none(), stream.refused.is_some())
+        };
+        if unknown && !refused {
+            // Without this the bin would wait in PAUSED for a track that never comes.
+            self.refuse(
+                "data came without caps, so its codec is unknown. Put a demuxer or a parser in front \
+                 (for an H.264 byte stream: h264parse)",
+            );
+        }
+        if unknown {
+            return Err(gst::FlowError::NotNegotiated);
+        }
+        Ok(gst::FlowSuccess::Ok)
     }
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {

@@ -160,6 +160,25 @@ impl LiveKitSink {
 
     pub(crate) fn post_async_done(&self) {
         self.parent_handle_message(gst::message::AsyncDone::builder().src(&*self.obj()).build());
+        self.keep_parents_in_the_know();
+    }
+
+    /// The message above made our parents post that they are PAUSED. A bin first posts such a message and then
+    /// notes what it posted; if the application is faster and has set PLAYING in between, the older note
+    /// overwrites the newer one, and the bin swallows every EOS from then on. Happens in every second run
+    /// on a machine with two cores. Saying PLAYING once more sets the note right.
+    fn keep_parents_in_the_know(&self) {
+        let mut parent = self.obj().parent();
+        while let Some(bin) = parent.and_downcast::<gst::Bin>() {
+            let (_, current, pending) = bin.state(Some(gst::ClockTime::ZERO));
+            if current == gst::State::Playing && pending == gst::State::VoidPending {
+                gst::debug!(CAT, imp = self, "{} went to PLAYING meanwhile", bin.name());
+                let message =
+                    gst::message::StateChanged::builder(current, current, pending).src(&bin).build();
+                let _ = bin.post_message(message);
+            }
+            parent = bin.parent();
+        }
     }
 
     /// All pads are at their end: leave, and only then say so.
