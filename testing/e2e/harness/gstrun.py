@@ -33,14 +33,14 @@ def emit(type_, **fields):
 
 def plain(value):
     """A GObject value as JSON can carry it."""
+    if hasattr(value, "value_nick"):  # an enum is an int as well
+        return value.value_nick
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Gst.Structure):
         return {"name": value.get_name(), "text": value.to_string(), "fields": fields_of(value)}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    if hasattr(value, "value_nick"):
-        return value.value_nick
     return str(value)
 
 

@@ -66,8 +66,16 @@ class Media:
         return self._file("main.mp4", lambda p: remux(self.main_h264(), p))
 
     def high_h264(self):
-        # Annex B with the parameter sets only at the very start: the sink must repeat them.
-        return self._file("high.h264", lambda p: encode(p, self.frames, "-profile:v", "high", "-g", "30", "-b:v", "800k", "-x264-params", "repeat-headers=0:global-header=0"))
+        """Annex B with the parameter sets only at the very start: the sink must repeat them."""
+
+        def make(path):
+            encode(path, self.frames, "-profile:v", "high", "-g", "30", "-b:v", "800k")
+            data = path.read_bytes()
+            sets = {kind: b"\x00\x00\x00\x01" + unit for kind, unit in nal_units(data) if kind in (7, 8)}
+            path.write_bytes(sets[7] + sets[8] + without(data, 7, 8))
+            return path
+
+        return self._file("high.h264", make)
 
     def high_mp4(self):
         return self._file("high.mp4", lambda p: encode(p, self.frames, "-profile:v", "high", "-g", "30", "-b:v", "800k"))

@@ -43,12 +43,16 @@ class VideoFeed:
         first = min(numbers, default=0) if first is None else first
         last = max(numbers, default=-1) if last is None else last
         wanted = set(range(first, last + 1))
+        # When a track ends the server itself sends a few empty pictures after the last one.
+        shown = list(self.arrivals)
+        while shown and shown[-1].number is None and shown[-1].spread < 16:
+            shown.pop()
         delays = sorted(a.delay_ms for a in self.arrivals if a.delay_ms is not None)
-        gaps = [b.at - a.at for a, b in zip(self.arrivals, self.arrivals[1:])]
+        gaps = [b.at - a.at for a, b in zip(shown, shown[1:])]
         return {
             "received": len(self.arrivals),
             "missing": sorted(wanted - set(numbers)),
-            "unreadable": sum(a.number is None for a in self.arrivals),
+            "unreadable": sum(a.number is None for a in shown),
             "out_of_order": sum(b < a for a, b in zip(numbers, numbers[1:])),
             "repeated": len(numbers) - len(set(numbers)),
             "median_delay_ms": delays[len(delays) // 2] if delays else None,

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What several tests assert about the pictures that arrived."""
+
+import warnings
+
+from .proc import wait_until
+
+# The median way from painting to the viewer's decoded picture, 4 x the 100 ms that a loopback should stay below.
+DELAY_LIMIT_MS = 400
+
+
+def sfu_received(server, room, identity, mime="video/H264", timeout=10, count=1):
+    """The server's own receive statistics of a finished track (written when the publisher has left)."""
+
+    def entry():
+        found = [
+            e["stats"]
+            for e in server.log_entries(msg="rtp stats", room=room, participant=identity, direction="upstream")
+            if e.get("mime", "").lower() == mime.lower()
+        ]
+        return found if len(found) >= count else None
+
+    return wait_until(entry, timeout, f"the server's receive statistics of {identity} in {room}", interval=0.1)
+
+
+def assert_whole(feed, last, stats, latest_start=0):
+    """Frames up to number `last` are here, in order, readable, none lost on our way to the server.
+
+    The first numbers may be missing: a viewer starts at the first key frame after it subscribed, which must not be
+    later than `latest_start`.
+    """
+    report = feed.report(last=last)
+    numbers = feed.numbers()
+    assert numbers, f"no picture could be read: {report}"
+    assert numbers[0] <= latest_start, f"the first picture is number {numbers[0]}: {report}"
+    assert report["unreadable"] == 0 and report["out_of_order"] == 0 and report["repeated"] == 0, report
+    if report["missing"]:
+        # Between server and viewer is not our way: it counts only when the server missed something too.
+        assert not stats["packetsLost"], f"lost on the way to the server ({stats['packetsLost']} packets): {report}"
+        assert max(report["missing"]) - min(report["missing"]) < 30 or not report["missing"], f"a long hole that the server does not know of: {report}"
+        assert len(report["missing"]) <= 3, f"the server saw no packet lost, so these were never sent: {report}"
+        warnings.warn(f"the viewer missed frames that the server received: {report['missing']}", stacklevel=2)
