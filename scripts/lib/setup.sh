@@ -60,7 +60,8 @@ packages_of() {
     runtime) echo gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ;;
     # Python with GStreamer bindings, an RTSP server, a TLS proxy, network namespaces, a browser, nm.
     test) echo python3 python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 ffmpeg stunnel4 openssl iproute2 util-linux binutils chromium fonts-dejavu-core ;;
-    demo) echo python3 openssl ;;
+    # The clock and the frame counter in the test picture, and their font; ps, to end what the demo started.
+    demo) echo gstreamer1.0-x fonts-dejavu-core procps ;;
     *) die "no package set is called $1" ;;
     esac
 }

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// scripts/demo as its user meets it: start, watch in a browser, Ctrl-C, start again.
+// DEMO_SCREENSHOT=1 renews the picture of the README; otherwise one goes to test-output/.
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { freePorts } from '../../server/free-ports.js';
+import { eventually, figures, launchBrowser, lookTwice } from './lib/browser.js';
+import { Demo, survivors } from './lib/demo.js';
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+const renew = Boolean(process.env.DEMO_SCREENSHOT);
+const screenshot = renew ? path.join(here, '../../../../docs/images/demo.png') : path.join(here, '../../test-output/demo.png');
+
+let browser;
+let page;
+let tmp;
+let port;
+let demo;
+const trouble = [];
+
+before(async () => {
+  tmp = await mkdtemp(path.join(os.tmpdir(), 'viewer-test.'));
+  [port] = await freePorts(['tcp']);
+  browser = await launchBrowser();
+  page = await browser.newPage({ viewport: { width: 1440, height: 980 } });
+  page.on('pageerror', (error) => trouble.push(error.message));
+});
+
+after(async () => {
+  await demo?.abandon();
+  await browser?.close();
+  if (tmp) await rm(tmp, { recursive: true, force: true });
+});
+
+// The end is only a backstop here: every test that starts a demo ends it by a signal.
+const start = () => { demo = new Demo(['--test-source', '--port', String(port), '--duration', '400'], { tmp }); };
+
+async function playing() {
+  await eventually('a playing video', 30, () => page.evaluate(() => {
+    const video = document.querySelector('video');
+    return video && video.videoWidth > 0 && !video.paused && video.currentTime > 0;
+  }));
+}
+
+async function ends(signal) {
+  const family = demo.family();
+  const commands = [...family.values()].map(({ command }) => command.join(' ')).join('\n');
+  for (const part of [/gst-launch-1\.0/, /server\/main\.js/, /livekit-server|\/server --bind/]) assert.match(commands, part, 'the family is complete');
+  const began = Date.now();
+  const result = await demo.end(signal);
+  assert.deepEqual(result, { code: 0, signal: null }, demo.output);
+  assert.ok(Date.now() - began < 20000, `ending took ${Date.now() - began} ms`);
+  assert.deepEqual(survivors(family), []);
+  assert.deepEqual((await readdir(tmp)).filter((name) => name.startsWith('livekit-demo')), [], 'its files are gone');
+}
+
+test('the demo starts and its picture moves in a browser', { timeout: 1800000 }, async () => {
+  start();
+  // The first start may build the plugin and the server.
+  const address = await demo.address(1500);
+  assert.equal(address, `http://127.0.0.1:${port}/`);
+  await page.goto(address);
+  await playing();
+  const frames = () => page.evaluate(() => document.querySelector('video').getVideoPlaybackQuality().totalVideoFrames);
+  const before = await frames();
+  const look = await lookTwice(page, 1000);
+  assert.deepEqual([look.width, look.height], [1280, 720]);
+  assert.ok(look.brightness > 40, `the picture is not black: ${look.brightness}`);
+  assert.ok(look.changed > 0.05, `the picture moves: ${look.changed} of it changed in a second`);
+  assert.ok(await frames() > before, 'frames are counted on');
+  assert.equal(await page.locator('#state').textContent(), 'Connected');
+  assert.equal(await page.locator('#empty').isVisible(), false);
+});
+
+test('the figures are there and make sense', { timeout: 60000 }, async () => {
+  // The rates need a few seconds of samples.
+  const video = await eventually('figures of the video', 30, async () => {
+    const found = await figures(page, '.video-card');
+    return found.frameRate?.raw > 20 && found.bitrate.raw > 0 && found.delay.raw !== '' && found.jitterBuffer.raw !== '' ? found : null;
+  });
+  assert.equal(video.resolution.text, '1280 × 720');
+  assert.ok(video.frameRate.raw < 40, video.frameRate.text);
+  assert.ok(video.bitrate.raw > 3e5 && video.bitrate.raw < 1e7, video.bitrate.text);
+  assert.equal(video.codec.text, 'H.264');
+  assert.ok(video.jitterBuffer.raw >= 0 && video.jitterBuffer.raw < 3000, video.jitterBuffer.text);
+  assert.ok(video.delay.raw > 1 && video.delay.raw < 5000, video.delay.text);
+  assert.ok(video.loss.raw >= 0 && video.loss.raw < 5, video.loss.text);
+  assert.match(video.freezes.text, /^(none|\d+ · \d+\.\d s)$/);
+  const audio = await figures(page, '.audio-card');
+  assert.equal(audio.codec.text, 'Opus');
+  assert.ok(audio.bitrate.raw > 1e4 && audio.bitrate.raw < 2e5, audio.bitrate.text);
+  const people = await page.locator('.person').allTextContents();
+  assert.equal(people.length, 2, people.join(' | '));
+});
+
+test('sound is off until somebody clicks, and then has a level', { timeout: 60000 }, async () => {
+  const button = page.locator('.mute');
+  assert.equal(await button.textContent(), 'Listen');
+  assert.equal(await page.evaluate(() => document.querySelector('audio').muted), true);
+  await button.click();
+  assert.equal(await button.textContent(), 'Mute');
+  assert.equal(await page.evaluate(() => document.querySelector('audio').muted), false);
+  // The tone has 3 % of full scale.
+  const level = await eventually('the level of the tone', 15, () => page.evaluate(() => Number(document.querySelector('.meter').dataset.level)));
+  assert.ok(level > 0.01 && level < 0.1, `level ${level}`);
+  assert.equal(await page.locator('.audio-problem').isVisible(), false);
+  if (renew) await page.waitForTimeout(45000);
+  await mkdir(path.dirname(screenshot), { recursive: true });
+  await page.mouse.move(0, 0);
+  await page.screenshot({ path: screenshot });
+});
+
+test('the page fits a phone', { timeout: 30000 }, async () => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.equal(overflow, 0, 'nothing sticks out to the side');
+  await page.setViewportSize({ width: 1440, height: 980 });
+});
+
+test('no secret is on a command line', () => {
+  const family = [...demo.family().values()];
+  const secret = family.flatMap(({ environment }) => environment).find((line) => line.startsWith('LIVEKIT_API_SECRET='))?.split('=')[1];
+  assert.ok(secret?.length >= 32, 'the secret could be read from the environment');
+  for (const { command } of family) assert.ok(!command.join(' ').includes(secret), command.join(' '));
+  assert.ok(!demo.output.includes(secret));
+});
+
+test('Ctrl-C ends everything', { timeout: 60000 }, () => ends('SIGINT'));
+
+test('the page says that the demo is gone', { timeout: 60000 }, async () => {
+  const text = await eventually('words on the trouble', 40, async () => (await page.locator('#trouble').isVisible())
+    && page.locator('#trouble-text').textContent());
+  assert.match(text, /web server does not answer|server was shut down|lost|broke off/);
+  assert.equal(await page.locator('#state').textContent(), 'Not connected');
+  assert.equal(await page.locator('.video-card').count(), 0);
+});
+
+test('a second start takes seconds, and the open page comes back by itself', { timeout: 180000 }, async () => {
+  const began = Date.now();
+  start();
+  await demo.address(120);
+  const took = Date.now() - began;
+  assert.ok(took < 60000, `${took} ms`);
+  await playing();
+  assert.equal(await page.locator('#trouble').isVisible(), false);
+});
+
+test('SIGTERM ends everything too', { timeout: 60000 }, () => ends('SIGTERM'));
+
+test('the page had no errors', () => assert.deepEqual(trouble, []));
