@@ -107,6 +107,9 @@ pub struct SessionConfig {
     pub reconnect_attempts: Option<u32>,
     /// Shortest time between two keyframe requests to the encoder of one track. Default 500 ms.
     pub keyframe_min_interval: Duration,
+    /// How long the start of a track is put off for somebody to subscribe, after its first keyframe was sent
+    /// ahead (see [`crate::Track::prime`]). Default 500 ms.
+    pub prime_hold: Duration,
     /// What the session calls itself towards the server, e.g. an application's name and version.
     pub user_agent: Option<String>,
 }
@@ -126,6 +129,7 @@ impl SessionConfig {
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: None,
             keyframe_min_interval: Duration::from_millis(500),
+            prime_hold: Duration::from_millis(500),
             user_agent: None,
         }
     }

@@ -18,6 +18,7 @@ use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
 use crate::engine::{EngineEvent, EngineTrackStats, MediaEngine};
 use crate::error::{Error, redact};
 use crate::event::{ConnectionState, Event, KeyframeReason, Observer, TrackId};
+use crate::frame::Frame;
 use crate::keyframe::KeyframeGate;
 use crate::session::{Command, Shared, TrackShared};
 use crate::signal::token;
@@ -32,6 +33,11 @@ const DRAIN_BUDGET: Duration = Duration::from_millis(1000);
 const LINGER: Duration = Duration::from_millis(300);
 /// From losing the room to the first attempt to come back, at least; twice that at most.
 const RETURN_DELAY: Duration = Duration::from_millis(50);
+/// The first request for a keyframe says that the server has a subscriber; that one still has to agree on the
+/// transport, and drops what comes before it has.
+const SUBSCRIBER_SETUP: Duration = Duration::from_millis(250);
+/// Added to all media times, so that a frame can be sent ahead of the stream's first.
+const TIMELINE_LEAD: Duration = Duration::from_secs(1);
 /// The observer hears of an estimate that differs from the last by more than this part of it.
 const ESTIMATE_STEP: u64 = 32;
 /// This many panics of the engine within [`PANIC_WINDOW`] end the session.
@@ -55,6 +61,7 @@ pub(crate) async fn run<E: MediaEngine>(
         joined_once: false,
         server_token: None,
         told_estimate: None,
+        participants: 0,
     };
     driver.run::<E>().await;
     shared.set_ended();
@@ -68,6 +75,18 @@ struct TrackState {
     engine_stats: EngineTrackStats,
     keyframe_requests: u64,
     first_frame: Option<Duration>,
+    /// The first keyframe, to be sent ahead of the stream.
+    prime: Option<Frame>,
+    /// Sent ahead; the publication is reported when a subscriber is ready, or then.
+    primed: Option<Primed>,
+}
+
+/// A publication that waits for a subscriber.
+struct Primed {
+    until: Instant,
+    /// A keyframe was asked for.
+    asked: bool,
+    published: Event,
 }
 
 struct Driver {
@@ -82,6 +101,8 @@ struct Driver {
     server_token: Option<Secret>,
     /// The last estimate that the observer was told.
     told_estimate: Option<u64>,
+    /// Others in the room.
+    participants: usize,
 }
 
 /// How one stay in the room ended.
@@ -190,7 +211,14 @@ impl Driver {
                     track.shared.handed_over(frame.data.len());
                 }
             }
+            Command::Prime(id, frame) => self.keep_prime(id, frame),
             Command::WantKeyframe(..) | Command::Leave => {}
+        }
+    }
+
+    fn keep_prime(&mut self, id: TrackId, frame: Frame) {
+        if let Some(track) = self.tracks.get_mut(&id) {
+            track.prime = Some(frame);
         }
     }
 
@@ -206,6 +234,8 @@ impl Driver {
                 engine_stats: EngineTrackStats::default(),
                 keyframe_requests: 0,
                 first_frame: None,
+                prime: None,
+                primed: None,
             },
         );
     }
@@ -214,6 +244,7 @@ impl Driver {
     fn tracks_down(&mut self) {
         for (id, track) in &mut self.tracks {
             track.shared.live.store(false, Ordering::Release);
+            track.primed = None;
             track.gate = KeyframeGate::new(self.config.keyframe_min_interval);
             if let Some(sid) = track.sid.take() {
                 self.observer.event(Event::Unpublished { track: *id, sid });
@@ -247,6 +278,7 @@ impl Driver {
             }
         }
         self.joined_once = true;
+        self.participants = 0;
         self.set_state(ConnectionState::Connected);
         self.emit(Event::Joined(room));
         for (id, track) in &self.tracks {
@@ -276,15 +308,17 @@ impl Driver {
     /// Runs until the caller wants to leave (`Ok`) or the connection is over.
     async fn in_room<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
         loop {
-            let gate = self.tracks.values().filter_map(|t| t.gate.poll_at()).min();
+            let due =
+                |t: &TrackState| t.gate.poll_at().into_iter().chain(t.primed.as_ref().map(|p| p.until)).min();
+            let timer = self.tracks.values().filter_map(due).min();
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
                     Some(Command::Leave) | None => return Ok(()),
                     Some(command) => self.command(engine, command)?,
                 },
-                event = engine.next() => self.on_engine_event(engine, event?),
-                () = until(gate) => self.poll_gates(),
+                event = engine.next() => self.on_engine_event(engine, event?)?,
+                () = until(timer) => self.on_timer(),
             }
         }
     }
@@ -307,9 +341,11 @@ impl Driver {
                         track.gate.keyframe(Instant::now());
                     }
                     track.first_frame.get_or_insert_with(|| self.started.elapsed());
-                    engine.write(id, &frame)?;
+                    let media_time = frame.media_time.saturating_add(TIMELINE_LEAD);
+                    engine.write(id, &Frame { media_time, ..frame })?;
                 }
             }
+            Command::Prime(id, frame) => self.keep_prime(id, frame),
             Command::WantKeyframe(id, reason) => self.want_keyframe(id, reason),
             Command::Leave => {}
         }
@@ -323,8 +359,15 @@ impl Driver {
         self.emit(Event::KeyframeRequest { track: id, reason, forward });
     }
 
-    fn poll_gates(&mut self) {
+    fn on_timer(&mut self) {
         let now = Instant::now();
+        let over = |t: &TrackState| t.primed.as_ref().is_some_and(|p| now >= p.until);
+        let ready = self.tracks.iter_mut().filter(|(_, t)| over(t));
+        let ready: Vec<_> = ready.filter_map(|(id, t)| Some((*id, t.primed.take()?.published))).collect();
+        for (id, published) in ready {
+            // No request upstream: the stream's first frame is a keyframe.
+            self.start(id, published);
+        }
         for (id, track) in &mut self.tracks {
             if track.gate.poll(now) {
                 track.keyframe_requests += 1;
@@ -334,27 +377,53 @@ impl Driver {
         }
     }
 
-    fn on_engine_event<E: MediaEngine>(&mut self, engine: &mut E, event: EngineEvent) {
+    /// Frames of the track go out from now on.
+    fn start(&mut self, id: TrackId, published: Event) {
+        if let Some(track) = self.tracks.get(&id) {
+            track.shared.need_keyframe.store(track.config.codec.is_video(), Ordering::Release);
+            track.shared.live.store(true, Ordering::Release);
+        }
+        self.emit(published);
+        self.publish_stats();
+    }
+
+    fn on_engine_event<E: MediaEngine>(&mut self, engine: &mut E, event: EngineEvent) -> Result<(), Error> {
         match event {
             EngineEvent::Published { track, sid, name, mime_type } => {
                 let Some(state) = self.tracks.get_mut(&track) else {
                     engine.unpublish(track);
-                    return;
+                    return Ok(());
                 };
                 state.sid = Some(sid.clone());
-                let is_video = state.config.codec.is_video();
-                state.shared.need_keyframe.store(is_video, Ordering::Release);
-                state.shared.live.store(true, Ordering::Release);
-                self.emit(Event::Published { track, sid, name, mime_type });
-                if is_video {
-                    self.want_keyframe(track, KeyframeReason::Start);
+                let published = Event::Published { track, sid, name, mime_type };
+                let prime = state.prime.take().filter(|_| self.participants > 0);
+                match prime {
+                    Some(frame) => {
+                        let ahead = TIMELINE_LEAD.saturating_sub(self.config.prime_hold);
+                        let media_time = frame.media_time.saturating_add(ahead);
+                        let until = Instant::now() + self.config.prime_hold;
+                        state.primed = Some(Primed { until, asked: false, published });
+                        engine.write(track, &Frame { media_time, captured_at: Instant::now(), ..frame })?;
+                    }
+                    None => {
+                        self.start(track, published);
+                        self.want_keyframe(track, KeyframeReason::Start);
+                    }
                 }
-                self.publish_stats();
             }
             EngineEvent::Unpublished { track, sid } => self.emit(Event::Unpublished { track, sid }),
             EngineEvent::PublishFailed { track, reason } => self.emit(Event::PublishFailed { track, reason }),
             EngineEvent::MetadataRefused { reason } => self.emit(Event::MetadataRefused { reason }),
-            EngineEvent::KeyframeRequest { track, reason } => self.want_keyframe(track, reason),
+            EngineEvent::KeyframeRequest { track, reason } => {
+                match self.tracks.get_mut(&track).and_then(|t| t.primed.as_mut()) {
+                    Some(primed) if !primed.asked => {
+                        primed.asked = true;
+                        primed.until = Instant::now() + SUBSCRIBER_SETUP;
+                    }
+                    Some(_) => {}
+                    None => self.want_keyframe(track, reason),
+                }
+            }
             EngineEvent::BandwidthEstimate(bitrate) => {
                 let changed =
                     self.told_estimate.is_none_or(|told| told.abs_diff(bitrate) > told / ESTIMATE_STEP);
@@ -366,8 +435,14 @@ impl Driver {
             EngineEvent::SubscribedQuality { track, qualities } => {
                 self.emit(Event::SubscribedQuality { track, qualities });
             }
-            EngineEvent::ParticipantJoined(p) => self.emit(Event::ParticipantJoined(p)),
-            EngineEvent::ParticipantLeft(p) => self.emit(Event::ParticipantLeft(p)),
+            EngineEvent::ParticipantJoined(p) => {
+                self.participants += 1;
+                self.emit(Event::ParticipantJoined(p));
+            }
+            EngineEvent::ParticipantLeft(p) => {
+                self.participants = self.participants.saturating_sub(1);
+                self.emit(Event::ParticipantLeft(p));
+            }
             EngineEvent::ConnectionQuality { quality, score } => {
                 self.emit(Event::ConnectionQuality { quality, score });
             }
@@ -387,6 +462,7 @@ impl Driver {
                 }
             }
         }
+        Ok(())
     }
 
     fn publish_stats(&self) {
@@ -433,7 +509,11 @@ impl Driver {
             let pause = now + Duration::from_millis(10);
             tokio::select! {
                 event = engine.next() => match event {
-                    Ok(event) => self.on_engine_event(engine, event),
+                    Ok(event) => {
+                        if self.on_engine_event(engine, event).is_err() {
+                            return;
+                        }
+                    }
                     Err(_) => return,
                 },
                 () = sleep_until(pause.into()) => {}

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::config::{Codec, Secret};
-use crate::event::{ConnectionState, RoomInfo};
+use crate::event::{ConnectionState, Participant, RoomInfo};
 use crate::frame::{DropReason, Frame, Outcome};
 use crate::session::Session;
 
@@ -18,6 +18,7 @@ struct Script {
     joins: Mutex<VecDeque<Join>>,
     joined: AtomicUsize,
     written: AtomicUsize,
+    times: Mutex<Vec<Duration>>,
     left: AtomicUsize,
 }
 
@@ -29,6 +30,10 @@ enum Join {
     LoseAfter(usize, Error),
     /// Publishes, then panics at the first frame.
     Panic,
+    /// Has somebody in the room, who asks for a keyframe (or not) when the first frame comes.
+    Viewer {
+        asks: bool,
+    },
     /// Never answers.
     Hang,
 }
@@ -65,7 +70,12 @@ impl MediaEngine for FakeEngine {
             participant_sid: "PA".into(),
             server_version: "1".into(),
         };
-        Ok((Self { script, how, frames: 0, events: VecDeque::new(), failure: None }, room))
+        let mut events = VecDeque::new();
+        if matches!(how, Join::Viewer { .. }) {
+            let viewer = Participant { identity: "viewer".into(), sid: "PA2".into(), name: String::new() };
+            events.push_back(EngineEvent::ParticipantJoined(viewer));
+        }
+        Ok((Self { script, how, frames: 0, events, failure: None }, room))
     }
 
     fn publish(&mut self, track: TrackId, config: &TrackConfig) {
@@ -78,8 +88,12 @@ impl MediaEngine for FakeEngine {
         self.events.push_back(EngineEvent::Unpublished { track, sid: "TR".into() });
     }
 
-    fn write(&mut self, _track: TrackId, _frame: &Frame) -> Result<(), Error> {
+    fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error> {
         self.frames += 1;
+        self.script.times.lock().unwrap_or_else(PoisonError::into_inner).push(frame.media_time);
+        if matches!(self.how, Join::Viewer { asks: true }) {
+            self.events.push_back(EngineEvent::KeyframeRequest { track, reason: KeyframeReason::Pli });
+        }
         self.script.written.fetch_add(1, Ordering::SeqCst);
         match &self.how {
             Join::Panic => panic!("scripted"),
@@ -112,6 +126,9 @@ impl MediaEngine for FakeEngine {
     }
 }
 
+/// Well apart from SUBSCRIBER_SETUP, so that the two can't be mistaken for each other.
+const PRIME_HOLD: Duration = Duration::from_millis(1500);
+
 struct Bench {
     session: Session,
     script: Arc<Script>,
@@ -125,6 +142,7 @@ fn bench(name: &str, attempts: Option<u32>, joins: Vec<Join>) -> Bench {
     let mut config = SessionConfig::new(url, Credentials::Token("t".into()));
     config.reconnect_attempts = attempts;
     config.connect_timeout = Duration::from_millis(300);
+    config.prime_hold = PRIME_HOLD;
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = events.clone();
     let observer = move |event: Event| sink.lock().unwrap_or_else(PoisonError::into_inner).push(event);
@@ -308,4 +326,38 @@ fn the_observer_hears_of_estimates_that_differ() {
         _ => None,
     });
     assert_eq!(told.collect::<Vec<_>>(), [1000, 1100, 900]);
+}
+
+#[test]
+fn a_primed_track_starts_when_a_viewer_is_ready() {
+    for (name, asks) in [("prime-ready", true), ("prime-nobody-asks", false)] {
+        // The first attempt fails, so that the first keyframe is there before the second succeeds.
+        let b = bench(name, None, vec![Join::Fail(unreachable()), Join::Viewer { asks }]);
+        let track = b.session.add_track(TrackConfig::new(Codec::H264, "file"));
+        track.prime(idr());
+        b.wait_for("keyframe sent ahead", |_| b.script.written.load(Ordering::SeqCst) == 1);
+        let begin = Instant::now();
+        assert!(!track.is_live());
+        b.wait_for("publication", published(1));
+        let took = begin.elapsed() + Duration::from_millis(50);
+        assert!(took >= if asks { SUBSCRIBER_SETUP } else { PRIME_HOLD }, "{name}: {took:?}");
+        assert!(!asks || took < PRIME_HOLD, "{name}: {took:?}");
+        let requests = |e: &Event| matches!(e, Event::KeyframeRequest { .. });
+        assert_eq!(b.count(requests), 0, "the stream starts with a keyframe anyway");
+        assert!(matches!(track.write(idr()), Outcome::Sent | Outcome::Queued));
+        b.wait_for("frame", |_| b.script.written.load(Ordering::SeqCst) == 2);
+        let times = b.script.times.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert!(times[0] < times[1], "time goes forward: {times:?}");
+    }
+}
+
+#[test]
+fn nobody_in_the_room_means_no_waiting() {
+    let b = bench("prime-empty", None, vec![Join::Fail(unreachable()), Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "file"));
+    track.prime(idr());
+    let begin = Instant::now();
+    b.wait_for("publication", published(1));
+    assert!(begin.elapsed() < PRIME_HOLD);
+    assert_eq!(b.script.written.load(Ordering::SeqCst), 0);
 }

@@ -52,6 +52,7 @@ pub(crate) enum Command {
     AddTrack(TrackId, TrackConfig, Arc<TrackShared>),
     CloseTrack(TrackId),
     Frame(TrackId, Frame),
+    Prime(TrackId, Frame),
     WantKeyframe(TrackId, KeyframeReason),
     Leave,
 }
@@ -183,6 +184,20 @@ impl Track {
         let outcome = self.admit(frame, keyframe);
         self.track.counters.count(outcome, bytes, keyframe);
         outcome
+    }
+
+    /// Gives the track's first keyframe ahead of time, for a stream that waits for
+    /// [`crate::Event::Published`] before it starts (a file).
+    ///
+    /// A server tells subscribers of a track when its first packet comes, and they are not ready before
+    /// the first picture has gone by; of a stream that can't be asked for another keyframe they would see
+    /// nothing until the next one. So if anybody else is in the room, this frame is sent ahead, and
+    /// `Published` follows a quarter of a second after somebody asked for a keyframe, or after
+    /// [`SessionConfig::prime_hold`] if nobody does. The stream then starts with the same frame again, by [`Self::write`].
+    pub fn prime(&self, frame: Frame) {
+        if self.codec.is_video() && frame.is_keyframe(self.codec) && frame.data.len() <= MAX_FRAME_BYTES {
+            let _ = self.commands.send(Command::Prime(self.id, frame));
+        }
     }
 
     /// The counters that need no network: frames sent and dropped.

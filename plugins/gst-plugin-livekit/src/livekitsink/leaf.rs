@@ -2,7 +2,7 @@
 
 //! The end of a pad's chain: turns buffers into frames of a track.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub struct Leaf {
     stream: Mutex<Stream>,
     owner: Mutex<Option<(glib::WeakRef<LiveKitSink>, glib::WeakRef<LiveKitSinkPad>)>>,
     keyframe_requests: AtomicU32,
+    /// What comes is live, as far as is known.
+    live: AtomicBool,
 }
 
 #[derive(Default)]
@@ -34,6 +36,8 @@ struct Stream {
     /// The track, and the generation of its session.
     track: Option<(u64, Track)>,
     checks: StreamChecks,
+    /// The session has had the first picture.
+    primed: bool,
     /// Why the stream is refused; said once.
     refused: Option<String>,
     /// Buffers that lie before the start of the running time.
@@ -86,12 +90,18 @@ impl Leaf {
         self.owner.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.1.upgrade()
     }
 
-    /// Publishes what `config` says.
+    /// Publishes what `config` says, in the place of what was published before.
     fn publish(&self) {
         let (Some(sink), Some(pad)) = (self.sink(), self.pad()) else { return };
-        let Some(config) = self.stream().config.clone() else { return };
-        if let Some(track) = sink.imp().publish(&pad, config) {
-            self.stream().track = Some(track);
+        let (config, old) = {
+            let mut stream = self.stream();
+            (stream.config.clone(), stream.track.take())
+        };
+        let Some(config) = config else { return };
+        if let Some(track) = sink.imp().publish(&pad, config, old.map(|(_, track)| track)) {
+            let mut stream = self.stream();
+            stream.primed = false;
+            stream.track = Some(track);
         }
     }
 
@@ -100,6 +110,7 @@ impl Leaf {
         let Some(sink) = self.sink() else { return };
         let mut query = gst::query::Latency::new();
         let live = self.obj().sink_pad().peer_query(&mut query) && query.result().0;
+        self.live.store(live, Ordering::Release);
         let sync = sink.imp().settings().sync && !live;
         if self.obj().is_sync() != sync {
             self.obj().set_sync(sync);
@@ -121,6 +132,20 @@ impl Leaf {
                 gst::Signed::Negative(_) => None,
             },
             None => Some(self.obj().current_running_time().unwrap_or_default()),
+        }
+    }
+
+    /// A file waits for its track to be published. With its first picture at hand, the session can have the
+    /// viewers ready when it starts.
+    fn prime(&self, buffer: &gst::BufferRef) {
+        let mut stream = self.stream();
+        if self.live.load(Ordering::Acquire) || std::mem::replace(&mut stream.primed, true) {
+            return;
+        }
+        let (Some((_, track)), Ok(map)) = (&stream.track, buffer.map_readable()) else { return };
+        if !track.is_live() {
+            let media_time = self.running_time(&stream.segment, buffer).unwrap_or_default().into();
+            track.prime(Frame { data: Arc::from(map.as_slice()), media_time, captured_at: Instant::now() });
         }
     }
 
@@ -193,6 +218,10 @@ impl ObjectImpl for Leaf {
         leaf.set_async(false);
         leaf.set_enable_last_sample(false);
         leaf.set_qos(false);
+        // Nothing is rendered here that would take time. (A property, because its setter is not in 1.14.)
+        if leaf.has_property("processing-deadline") {
+            leaf.set_property("processing-deadline", 0u64);
+        }
     }
 }
 
@@ -241,8 +270,8 @@ impl BaseSinkImpl for Leaf {
             stream.refused = None;
             renew
         };
-        if renew {
-            self.close();
+        // A parser's first caps may lack the size; with its first frame it knows.
+        if renew && (row.codec == Codec::Opus || structure.has_field("width")) {
             self.publish();
         }
         Ok(())
@@ -287,7 +316,7 @@ impl BaseSinkImpl for Leaf {
         }
     }
 
-    fn prepare(&self, _buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn prepare(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let (unknown, refused) = {
             let stream = self.stream();
             (stream.config.is_none(), stream.refused.is_some())
@@ -302,6 +331,11 @@ impl BaseSinkImpl for Leaf {
         if unknown {
             return Err(gst::FlowError::NotNegotiated);
         }
+        let missing = self.stream().track.is_none();
+        if missing {
+            self.publish();
+        }
+        self.prime(buffer);
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -311,9 +345,9 @@ impl BaseSinkImpl for Leaf {
             gst::FlowError::Error
         })?;
         let generation = self.sink().map_or(0, |sink| sink.imp().generation());
-        // After an EOS and a seek, or in a session that was joined anew after one.
-        if self.stream().track.as_ref().is_none_or(|(of, _)| *of != generation) {
-            self.close();
+        // Another pad's data after EOS made the room be joined anew.
+        let stale = self.stream().track.as_ref().is_some_and(|(of, _)| *of != generation);
+        if stale {
             self.publish();
         }
 
