@@ -106,17 +106,24 @@ impl LiveKitSink {
         })?;
         let old = self.state().session.replace(Arc::new(session));
         drop(old);
+        self.set_connection_state(ConnectionState::Connecting);
         Ok(())
     }
 
-    /// Adds a track for `pad`, in the session that is (or, after an EOS, becomes) the current one. Returns
-    /// the session's generation with it.
-    pub(crate) fn publish(&self, pad: &LiveKitSinkPad, config: TrackConfig) -> Option<(u64, Track)> {
+    /// Adds a track for `pad` in the place of `old`, in the session that is (or, after an EOS, becomes) the
+    /// current one. Returns the session's generation with it.
+    pub(crate) fn publish(
+        &self,
+        pad: &LiveKitSinkPad,
+        config: TrackConfig,
+        old: Option<Track>,
+    ) -> Option<(u64, Track)> {
         // After an EOS and a seek the room is joined anew.
         if self.state().leaving && self.obj().current_state() >= gst::State::Paused {
             gst::info!(CAT, imp = self, "data after EOS: joining again");
             self.start_session().ok()?;
         }
+        let old = old.map(|old| old.id());
         let mut state = self.state();
         let session = state.session.clone()?;
         gst::info!(CAT, imp = self, "adding {config:?} for {}", pad.name());
@@ -127,6 +134,11 @@ impl LiveKitSink {
         state.tracks.insert(id, pad.downgrade());
         state.usable.insert(id);
         state.preroll.added(id);
+        if let Some(old) = old {
+            // Now that another one is waited for, this ends nothing.
+            state.usable.remove(&old);
+            state.preroll.settled(&old);
+        }
         Some((self.generation(), track))
     }
 
