@@ -103,7 +103,8 @@ export class AudioCard {
     if (level === null && !this.audio.muted && receiver) level = takeSample((await receiver.getStats()).values())?.level ?? null;
     if (receiver !== this.#receiver) return;
     const share = levelToMeter(level);
-    this.bar.style.transform = `scaleX(${share.toFixed(3)})`;
+    // Uncovers a bar whose colours stand for levels, so that quiet sound is green however short the bar.
+    this.bar.style.clipPath = `inset(0 ${(100 - 100 * share).toFixed(1)}% 0 0)`;
     this.meter.setAttribute('aria-valuenow', String(Math.round(-60 + 60 * share)));
     this.meter.dataset.level = level ?? '';
     setText(this.level, level === null && this.audio.muted ? 'muted' : formatLevel(level));
