@@ -24,8 +24,7 @@ use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Rtc
 use tracing::{debug, trace, warn};
 
 use super::{EngineEvent, EngineTrackStats, MediaEngine, TransportStats};
-use crate::bitstream::h264;
-use crate::config::{Codec, Credentials, Secret, SessionConfig, TrackConfig};
+use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
 use crate::error::Error;
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
 use crate::frame::Frame;
@@ -574,14 +573,8 @@ impl MediaEngine for WebRtcEngine {
         let Some(mid) = publication.mid.filter(|_| publication.negotiated) else { return Ok(()) };
         let codec = publication.config.codec;
         let Some(writer) = self.rtc.writer(mid) else { return Ok(()) };
-        let sps = match codec {
-            Codec::H264 => h264::inspect(&frame.data).sps,
-            Codec::Opus => None,
-        };
-        // The profile can only change where parameter sets are.
-        if publication.pt.is_none() || sps.is_some() {
-            let chosen = codecs::choose_payload(codec, sps.as_ref(), writer.payload_params());
-            publication.pt = chosen;
+        if publication.pt.is_none() {
+            publication.pt = codecs::choose_payload(codec, writer.payload_params());
         }
         let Some(pt) = publication.pt else {
             return Err(Error::Server(format!("it accepted no payload type for {}", codec.mime_type())));

@@ -25,7 +25,7 @@ pub(crate) struct Publication {
     pub(crate) negotiated: bool,
     /// Reported as published.
     pub(crate) reported: bool,
-    /// The payload type in use, chosen at every keyframe.
+    /// The payload type in use, chosen with the first frame.
     pub(crate) pt: Option<Pt>,
 }
 
