@@ -422,6 +422,21 @@ mod tests {
     }
 
     #[test]
+    fn keyframe_events_are_what_encoders_expect_and_counted() {
+        gst::init().unwrap();
+        let leaf: super::super::Leaf = glib::Object::new();
+        for count in 0..2u32 {
+            let event = leaf.imp().keyframe_event();
+            assert_eq!(event.type_(), gst::EventType::CustomUpstream);
+            let fields = event.structure().unwrap();
+            assert_eq!(fields.name(), "GstForceKeyUnit");
+            assert_eq!(fields.get::<u64>("running-time"), Ok(u64::MAX), "as soon as possible");
+            assert_eq!(fields.get::<bool>("all-headers"), Ok(true));
+            assert_eq!(fields.get::<u32>("count"), Ok(count));
+        }
+    }
+
+    #[test]
     fn a_new_size_needs_a_new_track() {
         gst::init().unwrap();
         let of = |caps: &str| config(Codec::H264, caps, &PadSettings::default());

@@ -94,6 +94,7 @@ impl LiveKitSink {
             state.offline_warning.reset();
             state.config.clone().ok_or(gst::StateChangeError)?
         };
+        self.set_connection_state(ConnectionState::Connecting);
         let sink = self.obj().downgrade();
         let observer = move |event: Event| {
             if let Some(sink) = sink.upgrade() {
@@ -101,12 +102,12 @@ impl LiveKitSink {
             }
         };
         let session = Session::start(config, Arc::new(observer)).map_err(|error| {
+            self.set_connection_state(ConnectionState::Failed);
             errors::post(&self.obj(), &error);
             gst::StateChangeError
         })?;
         let old = self.state().session.replace(Arc::new(session));
         drop(old);
-        self.set_connection_state(ConnectionState::Connecting);
         Ok(())
     }
 

@@ -216,18 +216,18 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         text(
             "identity",
             "Identity",
-            "Identity of the participant, put into a token made from an API key; \
+            "Identity of the participant, put into a token made from an API key (a ready token carries its own); \
              unset = gst-<hostname>-<8 hex digits>, the same for the element's whole life",
         ),
         text(
             "participant-name",
             "Participant name",
-            "Display name of the participant, put into a token made from an API key",
+            "Display name of the participant; with a ready token its grant canUpdateOwnMetadata is needed",
         ),
-        text("metadata", "Metadata", "Metadata of the participant, put into a token made from an API key"),
+        text("metadata", "Metadata", "Metadata of the participant; with a ready token its grant canUpdateOwnMetadata is needed"),
         glib::ParamSpecBoxed::builder::<gst::Structure>("attributes")
             .nick("Attributes")
-            .blurb("Attributes of the participant (name=value), put into a token made from an API key")
+            .blurb("Attributes of the participant (name=value); with a ready token its grant canUpdateOwnMetadata is needed")
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt64::builder("connect-timeout")

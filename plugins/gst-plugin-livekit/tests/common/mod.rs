@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Pipelines, servers that are none, and ways to wait for what the bus says.
+#![allow(dead_code)] // Each test program uses a part of it.
 
 use std::io::Read;
 use std::net::TcpListener;
