@@ -2,6 +2,8 @@
 
 //! `livekitsink` without a room: what it does before, without and instead of a server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A panic is the failure report.
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -10,7 +10,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::feedback::Inbox;
-use super::session::State;
+use super::session::{Leaving, State};
 use super::settings::{self, Settings};
 use super::{AllowProfiles, Leaf, LiveKitSinkPad, codecs, stats};
 
@@ -320,7 +320,7 @@ impl ElementImpl for LiveKitSink {
                 // Before the pads stop, so that the room is left while they do.
                 let session = {
                     let mut state = self.state();
-                    state.leaving = true;
+                    state.leaving = Leaving::Stopping;
                     state.session.clone()
                 };
                 if let Some(session) = session {

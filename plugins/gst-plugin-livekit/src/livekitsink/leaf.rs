@@ -16,6 +16,7 @@ use livekit_session::{Codec, Frame, Outcome, Track, TrackConfig, TrackSource};
 
 use super::checks::{Seen, StreamChecks, Warning};
 use super::imp::CAT;
+use super::session::Leaving;
 use super::settings::PadSettings;
 use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs};
 
@@ -70,7 +71,7 @@ impl Leaf {
     /// Ends the track.
     pub(crate) fn close(&self) {
         let track = self.stream().track.take();
-        if let Some((_, track)) = track {
+        if let Some(track) = track {
             match self.sink() {
                 Some(sink) => sink.imp().unpublish(track),
                 None => drop(track),
@@ -98,7 +99,8 @@ impl Leaf {
             (stream.config.clone(), stream.track.take())
         };
         let Some(config) = config else { return };
-        if let Some(track) = sink.imp().publish(&pad, config, old.map(|(_, track)| track)) {
+        let hold = !self.live.load(Ordering::Acquire);
+        if let Some(track) = sink.imp().publish(&pad, config, old, hold) {
             let mut stream = self.stream();
             stream.primed = false;
             stream.track = Some(track);
@@ -243,6 +245,7 @@ impl BaseSinkImpl for Leaf {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         self.close();
         *self.stream() = Stream::default();
+        self.obj().set_async(false);
         Ok(())
     }
 
@@ -294,6 +297,12 @@ impl BaseSinkImpl for Leaf {
                 self.look_upstream();
                 self.parent_event(event)
             }
+            EventView::FlushStart(_) if !self.live.load(Ordering::Acquire) => {
+                // From here on as any sink: what comes after a seek is prerolled, and the pipeline starts its
+                // clock when that is done.
+                self.obj().set_async(true);
+                self.parent_event(event)
+            }
             EventView::FlushStop(_) => {
                 self.stream().checks.restart_timeline();
                 self.parent_event(event)
@@ -307,7 +316,7 @@ impl BaseSinkImpl for Leaf {
                 // Waits for the last frame's time, and tells the bin.
                 let ok = self.parent_event(event);
                 // If this was the last pad, the bin is leaving, and what is queued still has to go out.
-                if self.sink().is_none_or(|sink| !sink.imp().state().leaving) {
+                if self.sink().is_none_or(|sink| sink.imp().state().leaving == Leaving::No) {
                     self.close();
                 }
                 ok
@@ -331,7 +340,12 @@ impl BaseSinkImpl for Leaf {
         if unknown {
             return Err(gst::FlowError::NotNegotiated);
         }
-        let missing = self.stream().track.is_none();
+        // Nothing published yet, or in a session that was left after EOS.
+        let generation = self.sink().map_or(0, |sink| match sink.imp().state().leaving {
+            Leaving::AfterEos => 0,
+            _ => sink.imp().generation(),
+        });
+        let missing = self.stream().track.as_ref().is_none_or(|(of, _)| *of != generation);
         if missing {
             self.publish();
         }
@@ -344,13 +358,10 @@ impl BaseSinkImpl for Leaf {
             gst::element_imp_error!(self, gst::ResourceError::Read, ("Cannot read a buffer's memory"));
             gst::FlowError::Error
         })?;
-        let generation = self.sink().map_or(0, |sink| sink.imp().generation());
-        // Another pad's data after EOS made the room be joined anew.
-        let stale = self.stream().track.as_ref().is_some_and(|(of, _)| *of != generation);
-        if stale {
-            self.publish();
-        }
-
+        let offset = match (self.sink(), self.obj().base_time()) {
+            (Some(sink), Some(base_time)) => sink.imp().timeline_offset(base_time),
+            _ => gst::ClockTime::ZERO,
+        };
         let mut stream = self.stream();
         let video = stream.config.as_ref().is_some_and(|config| config.codec == Codec::H264);
         let unit = video.then(|| h264::inspect(&map));
@@ -365,7 +376,7 @@ impl BaseSinkImpl for Leaf {
             Some(running_time) => {
                 let frame = Frame {
                     data: Arc::from(map.as_slice()),
-                    media_time: running_time.into(),
+                    media_time: (running_time + offset).into(),
                     captured_at: self.instant_of(running_time),
                 };
                 // The session counts what it drops, and asks for a keyframe if one is needed.

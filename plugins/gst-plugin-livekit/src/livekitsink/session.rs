@@ -20,6 +20,18 @@ use super::{ConnectionState, LiveKitSinkPad, credentials, errors};
 /// How long leaving may take; the session promises this much.
 pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Why the session was asked to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It was not.
+    #[default]
+    No,
+    /// All pads are at their end. Data after that (a seek) joins anew.
+    AfterEos,
+    /// The element stops; frames that still come are for nobody.
+    Stopping,
+}
+
 /// What exists from READY on.
 #[derive(Default)]
 pub(crate) struct State {
@@ -27,8 +39,9 @@ pub(crate) struct State {
     pub config: Option<SessionConfig>,
     /// From READY→PAUSED on.
     pub session: Option<Arc<Session>>,
-    /// Asked to leave; frames that still come are for nobody.
-    pub leaving: bool,
+    pub leaving: Leaving,
+    /// The base time of the session's first frame: where its timeline begins.
+    pub origin: Option<gst::ClockTime>,
     pub preroll: Preroll<TrackId>,
     /// The pad of each track of the session.
     pub tracks: HashMap<TrackId, glib::WeakRef<LiveKitSinkPad>>,
@@ -88,7 +101,8 @@ impl LiveKitSink {
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         let config = {
             let mut state = self.state();
-            state.leaving = false;
+            state.leaving = Leaving::No;
+            state.origin = None;
             state.tracks.clear();
             state.usable.clear();
             state.offline_warning.reset();
@@ -112,19 +126,29 @@ impl LiveKitSink {
     }
 
     /// Adds a track for `pad` in the place of `old`, in the session that is (or, after an EOS, becomes) the
-    /// current one. Returns the session's generation with it.
+    /// current one; `hold` = the pipeline is to wait for it then. Returns the session's generation with it.
     pub(crate) fn publish(
         &self,
         pad: &LiveKitSinkPad,
         config: TrackConfig,
-        old: Option<Track>,
+        old: Option<(u64, Track)>,
+        hold: bool,
     ) -> Option<(u64, Track)> {
-        // After an EOS and a seek the room is joined anew.
-        if self.state().leaving && self.obj().current_state() >= gst::State::Paused {
-            gst::info!(CAT, imp = self, "data after EOS: joining again");
-            self.start_session().ok()?;
+        let leaving = self.state().leaving;
+        match leaving {
+            Leaving::No => (),
+            Leaving::Stopping => return None,
+            Leaving::AfterEos => {
+                gst::info!(CAT, imp = self, "data after EOS: joining again");
+                if hold {
+                    self.state().preroll.start();
+                    self.post_async_start();
+                }
+                self.start_session().ok()?;
+            }
         }
-        let old = old.map(|old| old.id());
+        // Ids count anew in each session.
+        let old = old.and_then(|(of, old)| (of == self.generation()).then(|| old.id()));
         let mut state = self.state();
         let session = state.session.clone()?;
         gst::info!(CAT, imp = self, "adding {config:?} for {}", pad.name());
@@ -143,10 +167,19 @@ impl LiveKitSink {
         Some((self.generation(), track))
     }
 
+    /// Where a running time with this base time lies on the session's timeline, apart from the running time
+    /// itself: it goes on when a seek or a pause makes the running time begin anew.
+    pub(crate) fn timeline_offset(&self, base_time: gst::ClockTime) -> gst::ClockTime {
+        base_time.saturating_sub(*self.state().origin.get_or_insert(base_time))
+    }
+
     /// A pad's track ended by itself: end of stream, new caps, or the pad was released.
-    pub(crate) fn unpublish(&self, track: Track) {
+    pub(crate) fn unpublish(&self, (generation, track): (u64, Track)) {
         let id = track.id();
         drop(track);
+        if generation != self.generation() {
+            return;
+        }
         let done = {
             let mut state = self.state();
             state.usable.remove(&id);
@@ -198,7 +231,7 @@ impl LiveKitSink {
     pub(crate) fn leave_then_post(&self, eos: gst::Message) {
         let (session, generation) = {
             let mut state = self.state();
-            state.leaving = true;
+            state.leaving = Leaving::AfterEos;
             (state.session.clone(), self.generation())
         };
         if let Some(session) = &session {
@@ -213,7 +246,7 @@ impl LiveKitSink {
             }
             imp.deliver();
             // A seek or a stop in the meantime makes this end of stream one of the past.
-            let current = imp.generation() == generation && imp.state().leaving;
+            let current = imp.generation() == generation && imp.state().leaving == Leaving::AfterEos;
             if current && sink.current_state() >= gst::State::Paused {
                 imp.parent_post_message(eos);
             }
@@ -235,7 +268,7 @@ impl LiveKitSink {
         let mut state = self.state();
         state.tracks.clear();
         state.usable.clear();
-        state.leaving = false;
+        state.leaving = Leaving::No;
         drop(state);
         self.set_connection_state(ConnectionState::Disconnected);
     }
