@@ -14,13 +14,14 @@ from .token import make_token
 CONFIG = """\
 port: {port}
 bind_addresses: ["{address}"]
-prometheus_port: {metrics}
+prometheus:
+  port: {metrics}
 rtc:
   udp_port: {udp}
   tcp_port: {tcp}
   node_ip: {address}
   use_external_ip: false
-  enable_loopback_candidate: true
+  enable_loopback_candidate: {loopback}
   stun_servers: []
 logging:
   level: debug
@@ -44,6 +45,8 @@ class LiveKitServer:
         config = directory / "livekit.yaml"
         config.write_text(
             CONFIG.format(
+                # Elsewhere it would be announced under the node's address too, and answer from the wrong one.
+                loopback=str(address.startswith("127.")).lower(),
                 port=self.port, address=address, metrics=self.metrics_port, udp=self.udp, tcp=self.tcp, key=self.key, secret=self.secret
             )
         )

@@ -2,6 +2,8 @@
 """A viewer made of LiveKit's Python SDK: decodes, reads the stamps, keeps every arrival."""
 
 import asyncio
+import json
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -235,3 +237,15 @@ class Subscriber:
 
     def __exit__(self, *_):
         self.close()
+
+
+def main():
+    """A viewer as a program, for places this process is not in (a network namespace): prints one report as JSON."""
+    options = json.loads(sys.argv[1])
+    with Subscriber(None, options["room"], url=options["url"], token=options["token"]) as viewer:
+        feed = viewer.wait_video(frames=options["frames"])
+        print(json.dumps(feed.report()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

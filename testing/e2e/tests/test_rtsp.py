@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""`rtspsrc ! rtph264depay ! livekitsink` from a real RTSP server, with and without key requests."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from harness.proc import Child, free_port, wait_until
+
+E2E = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def camera(tmp_path):
+    """camera(kind, gop) -> (child, URL)"""
+    children = []
+
+    def start(kind, gop):
+        port = free_port()
+        child = Child([sys.executable, "-m", "harness.rtspserver", port, kind, gop], tmp_path / f"rtsp-{kind}.log", cwd=E2E)
+        children.append(child)
+        wait_until(lambda: '"ready"' in child.log(), 10, lambda: f"the RTSP server:\n{child.tail()}")
+        return child, f"rtsp://127.0.0.1:{port}/camera"
+
+    yield start
+    for child in children:
+        child.stop()
+
+
+def from_rtsp(stage, url, protocols):
+    return stage.publish(f"rtspsrc location={url} protocols={protocols} latency=100 ! rtph264depay ! livekitsink name=sink identity=ipcam")
+
+
+@pytest.mark.parametrize("protocols", ["tcp", "udp"])
+def test_camera_that_answers_key_requests(stage, camera, protocols):
+    server, url = camera("avpf", 20)
+    publisher = from_rtsp(stage, url, protocols)
+    publisher.wait_published()
+    first = stage.view("first")
+    first.wait_video(frames=15)
+    asked = server.log().count('"key-unit"')
+    late = stage.view("late")
+    feed = late.wait_video(frames=15, timeout=10)
+    # The GOP is 20 s: only a request explains a picture this early.
+    assert feed.arrivals[0].at - late.started < 4, feed.arrivals[0]
+    assert server.log().count('"key-unit"') > asked, server.tail()
+    assert not feed.report()["missing"], feed.report()
+
+
+def test_camera_that_can_not_be_asked(stage, camera):
+    server, url = camera("avp", 3)
+    publisher = from_rtsp(stage, url, "tcp")
+    publisher.wait_published()
+    late = stage.view("late")
+    # Shown at the camera's own next key frame, at most 3 s away.
+    feed = late.wait_video(frames=20, timeout=12)
+    assert '"key-unit"' not in server.log()
+    assert not feed.report()["missing"], feed.report()
+    assert not publisher.select("error")
