@@ -67,12 +67,19 @@ function showPeople() {
   return participants.show(people);
 }
 
+/** Tracks arrive in any order; they stand by publisher and name, so that a camera keeps its place when it comes back. */
+function insertSorted(parent, node, order) {
+  node.dataset.order = order;
+  const next = [...parent.children].find((other) => other.dataset.order.localeCompare(order, undefined, { numeric: true }) > 0);
+  parent.insertBefore(node, next ?? null);
+}
+
 function addCard(publication, participant) {
   if (cards.has(publication.trackSid)) return cards.get(publication.trackSid);
   const video = publication.kind === Track.Kind.Video;
   const card = video ? new VideoCard(publication, participant) : new AudioCard(publication, participant);
   cards.set(publication.trackSid, card);
-  at(video ? 'videos' : 'sounds').append(card.node);
+  insertSorted(at(video ? 'videos' : 'sounds'), card.node, `${participant.identity} ${publication.trackName}`);
   showEmptiness();
   return card;
 }

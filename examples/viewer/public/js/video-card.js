@@ -12,7 +12,7 @@ const FIELDS = [
   { key: 'resolution', label: 'Resolution' },
   { key: 'frameRate', label: 'Frame rate', graph: true, title: 'Frames decoded per second, over the last 3 s' },
   { key: 'bitrate', label: 'Bitrate', graph: true, title: 'Received payload, over the last 3 s' },
-  { key: 'delay', label: 'Delay, glass to glass', graph: true },
+  { key: 'delay', label: 'Glass to glass', graph: true },
   { key: 'jitterBuffer', label: 'Jitter buffer', title: 'How long the browser holds pictures back to even out the network, over the last 3 s' },
   { key: 'loss', label: 'Packet loss' },
   { key: 'freezes', label: 'Freezes', title: 'Number of freezes since this page joined, and how long they lasted together' },
