@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Joins the room and stays in it: livekit-client repairs short breaks itself, this starts anew after the long ones.
 import { DisconnectReason, Room, RoomEvent } from '/vendor/livekit-client.mjs';
-import { VIEWER_SERVER_GONE, disconnectWords, isFinal, joinWords, retryDelay } from './words.js';
+import { repairDelay, retryDelay } from './retry.js';
+import { VIEWER_SERVER_GONE, disconnectWords, isFinal, joinWords } from './words.js';
 
 /**
  * Calls back: `onState({ state, detail, room, url })`, with state one of connecting | connected | reconnecting | waiting | stopped,
@@ -58,7 +59,12 @@ export class Connection {
     const { url, room: roomName, token } = where;
     this.onState({ state: 'connecting', url, room: roomName });
 
-    const room = new Room({ adaptiveStream: false, dynacast: false, disconnectOnPageLeave: true });
+    const room = new Room({
+      adaptiveStream: false,
+      dynacast: false,
+      disconnectOnPageLeave: true,
+      reconnectPolicy: { nextRetryDelayInMs: repairDelay },
+    });
     const over = new Promise((resolve) => {
       room.on(RoomEvent.Disconnected, (reason) => {
         const name = reason === undefined ? undefined : DisconnectReason[reason];

@@ -58,8 +58,3 @@ const qualities = { excellent: 'excellent', good: 'good', poor: 'poor', lost: 'l
 export function qualityWords(quality) {
   return qualities[quality] ?? qualities.unknown;
 }
-
-/** Seconds to wait before the given try (1 = the first repeat). */
-export function retryDelay(attempt, random = Math.random()) {
-  return Math.min(10, 2 ** (attempt - 1)) * (0.8 + 0.4 * random);
-}

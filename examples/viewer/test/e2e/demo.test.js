@@ -46,6 +46,14 @@ async function playing() {
   }));
 }
 
+async function saysItIsGone() {
+  const text = await eventually('words on the trouble', 40, async () => (await page.locator('#trouble').isVisible())
+    && page.locator('#trouble-text').textContent());
+  assert.match(text, /web server does not answer|server was shut down|lost|broke off/);
+  assert.equal(await page.locator('#state').textContent(), 'Not connected');
+  assert.equal(await page.locator('.video-card').count(), 0);
+}
+
 async function ends(signal) {
   const family = demo.family();
   const commands = [...family.values()].map(({ command }) => command.join(' ')).join('\n');
@@ -129,14 +137,9 @@ test('no secret is on a command line', () => {
   assert.ok(!demo.output.includes(secret));
 });
 
-test('Ctrl-C ends everything', { timeout: 60000 }, () => ends('SIGINT'));
-
-test('the page says that the demo is gone', { timeout: 60000 }, async () => {
-  const text = await eventually('words on the trouble', 40, async () => (await page.locator('#trouble').isVisible())
-    && page.locator('#trouble-text').textContent());
-  assert.match(text, /web server does not answer|server was shut down|lost|broke off/);
-  assert.equal(await page.locator('#state').textContent(), 'Not connected');
-  assert.equal(await page.locator('.video-card').count(), 0);
+test('Ctrl-C ends everything, and the page says that the demo is gone', { timeout: 90000 }, async () => {
+  await ends('SIGINT');
+  await saysItIsGone();
 });
 
 test('a second start takes seconds, and the open page comes back by itself', { timeout: 180000 }, async () => {
@@ -150,5 +153,15 @@ test('a second start takes seconds, and the open page comes back by itself', { t
 });
 
 test('SIGTERM ends everything too', { timeout: 60000 }, () => ends('SIGTERM'));
+
+test('a demo that is killed leaves no process either, and the page copes with a server that says no goodbye', { timeout: 240000 }, async () => {
+  start();
+  await demo.address(120);
+  await playing();
+  const family = demo.family();
+  await demo.end('SIGKILL');
+  await eventually('the end of its children', 10, () => survivors(family).length === 0);
+  await saysItIsGone();
+});
 
 test('the page had no errors', () => assert.deepEqual(trouble, []));

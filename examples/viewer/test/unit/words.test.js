@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { disconnectWords, isFinal, joinWords, qualityWords, retryDelay, subscriptionWords } from '../../public/js/words.js';
+import { disconnectWords, isFinal, joinWords, qualityWords, subscriptionWords } from '../../public/js/words.js';
+import { repairDelay, retryDelay } from '../../public/js/retry.js';
 
 test('a refused token, a missing server and an unreachable one are told apart', () => {
   const url = 'ws://127.0.0.1:1';
@@ -35,4 +36,9 @@ test('waits grow to ten seconds and are spread', () => {
   assert.deepEqual([1, 2, 3, 4, 5, 20].map((n) => retryDelay(n, 0.5)), [1, 2, 4, 8, 10, 10]);
   assert.equal(retryDelay(1, 0), 0.8);
   assert.ok(retryDelay(9, 1) < 12.1);
+});
+
+test('repairs are tried quickly and given up after some seconds', () => {
+  assert.deepEqual([0, 1, 2, 3, 9].map((retryCount) => repairDelay({ retryCount, elapsedMs: 0 })), [250, 500, 1000, 2000, 2000]);
+  assert.equal(repairDelay({ retryCount: 5, elapsedMs: 8001 }), null);
 });
