@@ -353,7 +353,8 @@ impl Driver {
     }
 
     fn want_keyframe(&mut self, id: TrackId, reason: KeyframeReason) {
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let video = self.tracks.get_mut(&id).filter(|t| t.config.codec.is_video());
+        let Some(track) = video else { return };
         let forward = track.gate.request(Instant::now());
         track.keyframe_requests += u64::from(forward);
         self.emit(Event::KeyframeRequest { track: id, reason, forward });

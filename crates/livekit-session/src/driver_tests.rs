@@ -326,6 +326,7 @@ fn the_observer_hears_of_estimates_that_differ() {
         _ => None,
     });
     assert_eq!(told.collect::<Vec<_>>(), [1000, 1100, 900]);
+    assert_eq!(b.count(|e| matches!(e, Event::KeyframeRequest { .. })), 0, "of audio there are none");
 }
 
 #[test]
