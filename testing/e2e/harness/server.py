@@ -32,14 +32,13 @@ keys:
 
 
 class LiveKitServer:
-    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=()):
+    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=(), port=None, keys=None):
         """`prefix`: words before the command, such as `ip netns exec NAME`."""
         self.address = address
         # A free port of the host is free in a fresh namespace too, hence the check on loopback only.
-        self.port, self.tcp, self.metrics_port = free_port(), free_port(), free_port()
+        self.port, self.tcp, self.metrics_port = port or free_port(), free_port(), free_port()
         self.udp = free_udp_port()
-        self.key = "key" + secrets.token_hex(4)
-        self.secret = secrets.token_hex(20)
+        self.key, self.secret = keys or ("key" + secrets.token_hex(4), secrets.token_hex(20))
         self.url = f"ws://{address}:{self.port}"
         self.prefix = list(prefix)
         config = directory / "livekit.yaml"
