@@ -204,6 +204,7 @@ impl Driver {
             Command::AddTrack(id, config, shared) => self.add_track(id, config, shared),
             Command::CloseTrack(id) => {
                 self.tracks.remove(&id);
+                self.publish_stats();
             }
             Command::Frame(id, frame) => {
                 // Was on its way when the connection went.
@@ -238,6 +239,7 @@ impl Driver {
                 primed: None,
             },
         );
+        self.publish_stats();
     }
 
     /// The connection is gone: no frame is taken until the tracks are published again.
@@ -472,7 +474,7 @@ impl Driver {
             .iter()
             .map(|(id, track)| {
                 let engine = &track.engine_stats;
-                let mut stats = TrackStats {
+                let stats = TrackStats {
                     track: Some(*id),
                     sid: track.sid.clone(),
                     packets_sent: engine.packets,
@@ -485,11 +487,10 @@ impl Driver {
                     time_to_first_frame: track.first_frame,
                     ..TrackStats::default()
                 };
-                track.shared.counters.fill(&mut stats);
-                stats
+                (stats, track.shared.clone())
             })
             .collect();
-        self.shared.status().stats.tracks = tracks;
+        self.shared.status().tracks = tracks;
     }
 
     /// Keeps the connection going until what was written has left, and a moment longer.

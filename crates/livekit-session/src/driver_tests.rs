@@ -362,3 +362,14 @@ fn nobody_in_the_room_means_no_waiting() {
     assert!(begin.elapsed() < PRIME_HOLD);
     assert_eq!(b.script.written.load(Ordering::SeqCst), 0);
 }
+
+#[test]
+fn frames_dropped_while_joining_are_seen_in_the_statistics() {
+    let b = bench("stats-joining", None, vec![Join::Hang]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("track in the statistics", |_| b.session.stats().tracks.len() == 1);
+    assert_eq!(track.write(idr()), Outcome::Dropped(DropReason::NotConnected));
+    assert_eq!(b.session.stats().tracks[0].frames_dropped_total(), 1);
+    drop(track);
+    b.wait_for("no track in the statistics", |_| b.session.stats().tracks.is_empty());
+}

@@ -42,7 +42,10 @@ pub(crate) struct Shared {
 /// What the driver publishes for [`Session::stats`] and [`Session::state`].
 #[derive(Debug, Default)]
 pub(crate) struct Status {
+    /// Without its tracks, which follow.
     pub(crate) stats: SessionStats,
+    /// What the driver knows of each track, and where its writer counts.
+    pub(crate) tracks: Vec<(TrackStats, Arc<TrackShared>)>,
     pub(crate) ended: bool,
 }
 
@@ -130,9 +133,21 @@ impl Session {
         self.shared.status().stats.state
     }
 
-    /// A snapshot of all counters; network figures are at most a second old.
+    /// A snapshot of all counters: those of frames are up to date, those of the network at most half a
+    /// second old.
     pub fn stats(&self) -> SessionStats {
-        self.shared.status().stats.clone()
+        let status = self.shared.status();
+        let mut stats = status.stats.clone();
+        stats.tracks = status
+            .tracks
+            .iter()
+            .map(|(known, shared)| {
+                let mut track = known.clone();
+                shared.counters.fill(&mut track);
+                track
+            })
+            .collect();
+        stats
     }
 
     /// Begins to leave: what is queued is sent first. [`crate::Event::Disconnected`] follows within two
