@@ -133,7 +133,8 @@ class LiveKitServer:
         return total
 
     def stop(self):
-        self.child.stop()
+        # Asked politely it would wait for its participants to leave.
+        self.child.stop(grace=0.3)
 
     def __enter__(self):
         return self

@@ -39,6 +39,18 @@ def test_file_plays_whole(stage, media, name):
     assert abs(seconds - expected) < 0.5, f"{seconds:.2f} s instead of {expected:.2f} s"
 
 
+def test_raw_file_behind_a_caps_filter(stage, media):
+    """filesrc could be read in pull mode, which the parser inside the sink must not try once data flows."""
+    path = media.baseline_h264()
+    launch = stage.launch(
+        f"filesrc location={path} ! video/x-h264,stream-format=byte-stream,alignment=nal,profile=constrained-baseline,framerate=30/1,"
+        "width=640,height=360 ! livekitsink identity=file"
+    )
+    assert launch.wait(20) == 0, launch.tail()
+    assert "CRITICAL" not in launch.log(), launch.tail()
+    assert sfu_received(stage.server, stage.room, "file")[0]["frames"] == media.frames
+
+
 def test_test_file_has_parameter_sets_only_once(media):
     """Guards the case above: were they repeated in the file, the sink would have nothing to do."""
     kinds = [kind for kind, _ in nal_units(media.high_h264().read_bytes())]

@@ -40,13 +40,14 @@ def test_b_frames(stage, media):
 
 
 def test_parameter_sets_missing(stage, media):
-    """A raw stream that never has any: h264parse can't tell its size, so the sink is given the caps by hand."""
+    """A raw stream that never has any: the viewer would wait for ever, and the parser inside the sink says nothing."""
     publisher = stage.publish(
-        f"filesrc location={media.no_parameter_sets_h264()} ! video/x-h264,stream-format=byte-stream,alignment=nal,framerate=30/1,"
-        "width=640,height=360,profile=main ! livekitsink name=sink identity=file",
+        f"filesrc location={media.no_parameter_sets_h264()} blocksize=1024 ! queue max-size-buffers=2 ! identity sleep-time=30000 ! "
+        "video/x-h264,stream-format=byte-stream,alignment=nal,framerate=30/1,width=640,height=360,profile=main ! livekitsink name=sink identity=file",
         keep_open=True,
     )
     once(publisher, "sps")
+    assert_only(publisher, "sps")
     publisher.quit()
 
 
