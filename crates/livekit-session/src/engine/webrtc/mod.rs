@@ -41,6 +41,9 @@ const MAX_EARLY_CANDIDATES: usize = 64;
 const ICE_GRACE: Duration = Duration::from_secs(5);
 /// The request that sets our own name, metadata and attributes.
 const DESCRIBE_SELF: u32 = 1;
+/// A server that sends us away closes the media transport and says so in its signalling; which of the two
+/// comes first is chance, and only the second tells whether we may come back.
+const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// A track without a known limit asks the estimator to look for at least this.
 const DEFAULT_DESIRED: u64 = 2_500_000;
 /// Audio's part in what is asked for.
@@ -62,6 +65,8 @@ pub(crate) struct WebRtcEngine {
     early_candidates: Vec<Candidate>,
     answered: bool,
     connected: bool,
+    /// The server closed the media transport; why, its signalling says until then.
+    closed_by_server: Option<Instant>,
     /// Set while a connection is awaited: the first one, or the return of a lost one.
     connect_deadline: Option<Instant>,
     connect_timeout: Duration,
@@ -95,6 +100,7 @@ impl WebRtcEngine {
             early_candidates: Vec::new(),
             answered: false,
             connected: false,
+            closed_by_server: None,
             connect_deadline: None,
             connect_timeout: config.connect_timeout,
             participants: HashMap::new(),
@@ -137,6 +143,9 @@ impl WebRtcEngine {
 
     /// One input to str0m, then everything that it has to say about it.
     fn input(&mut self, input: Input<'_>) {
+        if self.closed_by_server.is_some() {
+            return;
+        }
         if let Err(error) = self.rtc.handle_input(input) {
             self.fail(Error::MediaTransport(error.to_string()));
         }
@@ -181,7 +190,10 @@ impl WebRtcEngine {
                     self.connect_deadline = None;
                 }
             }
-            RtcEvent::Closed => self.fail(Error::MediaTransport("the server closed it".into())),
+            RtcEvent::Closed => {
+                debug!("the server closed the media transport");
+                self.closed_by_server.get_or_insert(Instant::now() + LEAVE_GRACE);
+            }
             RtcEvent::KeyframeRequest(request) => {
                 if let Some(track) = self.publications.by_mid(request.mid) {
                     let reason = match request.kind {
@@ -238,7 +250,7 @@ impl WebRtcEngine {
 
     /// Sends an offer for what has changed, unless the answer to an earlier one is still missing.
     fn negotiate(&mut self) {
-        if self.offer.is_some() {
+        if self.offer.is_some() || self.closed_by_server.is_some() {
             return;
         }
         let plan = self.publications.plan();
@@ -466,7 +478,8 @@ impl WebRtcEngine {
             Datagram(usize, std::net::SocketAddr, std::net::SocketAddr),
             Timer,
         }
-        let due = self.connect_deadline.map_or(self.timeout, |d| d.min(self.timeout));
+        let media = self.closed_by_server.unwrap_or(self.timeout);
+        let due = self.connect_deadline.map_or(media, |d| d.min(media));
         let wake = {
             let (sockets, buffer) = (&mut self.sockets, &mut self.receive_buffer);
             tokio::select! {
@@ -486,6 +499,9 @@ impl WebRtcEngine {
                 let now = Instant::now();
                 if self.connect_deadline.is_some_and(|deadline| now >= deadline) {
                     self.fail(Error::MediaTransport(self.no_connection()));
+                }
+                if self.closed_by_server.is_some_and(|deadline| now >= deadline) {
+                    self.fail(Error::MediaTransport("the server closed it".into()));
                 }
                 self.input(Input::Timeout(now));
             }
@@ -568,6 +584,9 @@ impl MediaEngine for WebRtcEngine {
     }
 
     fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error> {
+        if self.closed_by_server.is_some() {
+            return Ok(());
+        }
         let capture_time = self.wall_clock(frame.captured_at);
         let Some(publication) = self.publications.get_mut(track) else { return Ok(()) };
         let Some(mid) = publication.mid.filter(|_| publication.negotiated) else { return Ok(()) };
