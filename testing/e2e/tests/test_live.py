@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """A live encoder: the picture arrives whole and fresh; late viewers, several viewers, pads that come and go."""
 
+import re
+import socket
+
 import pytest
 from conftest import ENCODER
 from harness.checks import DELAY_LIMIT_MS, assert_whole, sfu_received
@@ -156,8 +159,6 @@ def test_participant_as_described(stage):
 def test_default_identity(stage):
     publisher = stage.live(sink="")
     identity = publisher.wait_joined()["fields"]["identity"]
-    import re
-
     assert re.fullmatch(r"gst-.+-[0-9a-f]{8}", identity), identity
 
 
@@ -193,8 +194,6 @@ def test_interrupted_with_e_flag_leaves_the_room(stage):
 
 def test_state_to_null_while_joining(stage):
     """A server that accepts the connection and never answers must not hold the application."""
-    import socket
-
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen(8)
@@ -207,8 +206,6 @@ def test_state_to_null_while_joining(stage):
 
 
 def test_state_to_null_while_a_file_waits(stage, media):
-    import socket
-
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen(8)
