@@ -18,6 +18,8 @@ pub(crate) enum Warning {
     BFrames,
     /// An IDR without SPS or PPS.
     MissingParameterSets,
+    /// Data goes into the parser, and no frame comes out.
+    NothingDecodable,
     /// Keyframe requests have no effect.
     IgnoresKeyframeRequests,
     /// More bits than announced.
@@ -54,6 +56,10 @@ impl std::fmt::Display for Warning {
             Self::MissingParameterSets => f.write_str(
                 "A keyframe came without SPS and PPS, and none came before it: viewers will see nothing. Let \
                  the encoder send them with every keyframe",
+            ),
+            Self::NothingDecodable => f.write_str(
+                "Data comes, but no picture can be made of it. Most likely the stream never carries its \
+                 parameter sets (SPS, PPS): let the encoder send them with every keyframe",
             ),
             Self::IgnoresKeyframeRequests => f.write_str(
                 "The encoder does not answer keyframe requests: who joins waits for the next keyframe of its \

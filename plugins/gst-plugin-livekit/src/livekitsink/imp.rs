@@ -12,7 +12,7 @@ use gst::subclass::prelude::*;
 use super::feedback::Inbox;
 use super::session::{Leaving, State};
 use super::settings::{self, Settings};
-use super::{AllowProfiles, Leaf, LiveKitSinkPad, codecs, stats};
+use super::{AllowProfiles, Leaf, LiveKitSinkPad, codecs, stats, watch};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("livekitsink", gst::DebugColorFlags::empty(), Some("LiveKit sink"))
@@ -131,6 +131,8 @@ impl LiveKitSink {
         pad.set_target(gst::Pad::NONE)?;
         parser.link(leaf.upcast_ref::<gst::Element>())?;
         let entry = parser.static_pad("sink").ok_or("the parser has no sink pad")?;
+        watch::push_only(&entry);
+        watch::silence(&entry, leaf);
         pad.set_target(Some(&entry))?;
         parser.sync_state_with_parent()?;
         Ok(())

@@ -27,6 +27,8 @@ pub struct Leaf {
     keyframe_requests: AtomicU32,
     /// What comes is live, as far as is known.
     live: AtomicBool,
+    /// A buffer came.
+    has_data: AtomicBool,
 }
 
 #[derive(Default)]
@@ -161,7 +163,12 @@ impl Leaf {
         moved.unwrap_or(now)
     }
 
-    fn warn(&self, warning: &Warning) {
+    /// Whether anything came out of the parser.
+    pub(crate) fn has_data(&self) -> bool {
+        self.has_data.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn warn(&self, warning: &Warning) {
         let name = self.pad().map(|pad| pad.name().to_string()).unwrap_or_default();
         if let Some(sink) = self.sink() {
             gst::element_warning!(sink, gst::StreamError::Format, ("{name}: {warning}"));
@@ -326,6 +333,7 @@ impl BaseSinkImpl for Leaf {
     }
 
     fn prepare(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.has_data.store(true, Ordering::Release);
         let (unknown, refused) = {
             let stream = self.stream();
             (stream.config.is_none(), stream.refused.is_some())
