@@ -64,17 +64,20 @@ def load():
     return os.getloadavg()[0]
 
 
-def machine_facts(plugin_dir):
+def machine_facts(inspected):
+    """`inspected`: what gst-inspect-1.0 says of the element, for the plugin's own version."""
     gst = subprocess.run(["gst-launch-1.0", "--version"], capture_output=True, text=True).stdout
-    commit = subprocess.run(["git", "-C", str(REPO), "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     from livekit.rtc.version import __version__ as sdk
 
     server = subprocess.run([os.environ["LIVEKIT_SERVER"], "--version"], capture_output=True, text=True).stdout.strip()
+    cpu = _first("/proc/cpuinfo", r"^model name\s*:\s*(.*)$")
+    system = _first("/etc/os-release", r'^PRETTY_NAME="?([^"\n]*)')
+    version = re.search(r"GStreamer ([\d.]+)", gst)
+    plugin = re.search(r"^\s+Version\s+(\S+)", inspected, re.M)
     return (
-        f"Machine: {os.cpu_count()} cores ({_first('/proc/cpuinfo', r'^model name\s*:\s*(.*)$')}, {platform.machine()}), kernel {platform.release()}, "
-        f"{_first('/etc/os-release', r'^PRETTY_NAME="?([^"\n]*)')}, GStreamer {(re.search(r'GStreamer ([\d.]+)', gst) or [0, '?'])[1]}; "
+        f"Machine: {os.cpu_count()} cores ({cpu}, {platform.machine()}), kernel {platform.release()}, {system}, GStreamer {version[1] if version else 'unknown'}; "
         f"{server or 'livekit-server'}, LiveKit Python SDK {sdk}; "
-        f"plugin: {Path(plugin_dir).name} build of {commit or 'unknown'}; load average at the start {load():.2f}"
+        f"plugin {plugin[1] if plugin else 'unknown'}; load average at the start {load():.2f}"
     )
 
 
@@ -171,7 +174,7 @@ class Bench:
         self.server = LiveKitServer(self.folder)
         say("one join to warm up (it loads the SDK's native library)")
         Subscriber(self.server, "warm-up").close()
-        print(machine_facts(self.plugin_dir) + "\n", flush=True)
+        print(machine_facts(seen.stdout) + "\n", flush=True)
         return self
 
     def __exit__(self, *_):
