@@ -57,9 +57,10 @@ fn pads_come_and_go_while_playing() {
         wait_until("the parser of the new pad", || {
             sink.downcast_ref::<gst::Bin>().unwrap().by_name(&format!("{}-parser", pad.name())).is_some()
         });
+        // A source that still ran would complain that nobody takes its data.
+        extra.set_state(gst::State::Null).unwrap();
         src.unlink(&pad).unwrap();
         sink.release_request_pad(&pad);
-        extra.set_state(gst::State::Null).unwrap();
         pipeline.remove(&extra).unwrap();
     }
     push_all(&source, 3);
@@ -248,10 +249,30 @@ fn a_live_pipeline_plays_without_a_server() {
 fn a_pipeline_with_a_live_source_plays_before_any_data_comes() {
     init();
     let (_silent, url) = silent_server();
-    let (pipeline, _, _source) = live_pipeline(&url);
-    // NO_PREROLL comes from the source; the sink must not hold PLAYING back for want of data.
+    // Without caps it sends no event either, from which one could tell that it is live.
+    let source = gst::ElementFactory::make("appsrc").property("is-live", true).build().unwrap();
+    let (pipeline, sink) = (gst::Pipeline::new(), make_sink(&url));
+    pipeline.add_many([&source, &sink]).unwrap();
+    source.link(&sink).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     wait_for_state(&pipeline, gst::State::Playing);
+    stop(&pipeline);
+}
+
+#[test]
+fn an_element_put_into_a_playing_pipeline_does_not_stop_it() {
+    init();
+    let (_silent, url) = silent_server();
+    let pipeline = gst::parse::launch("fakesrc is-live=true ! fakesink async=false").unwrap();
+    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    wait_for_state(&pipeline, gst::State::Playing);
+    let sink = make_sink(&url);
+    pipeline.add(&sink).unwrap();
+    sink.sync_state_with_parent().unwrap();
+    let (result, state, _) = pipeline.state(gst::ClockTime::ZERO);
+    assert_eq!((result, state), (Ok(gst::StateChangeSuccess::Success), gst::State::Playing));
+    assert_eq!(sink.current_state(), gst::State::Playing);
     stop(&pipeline);
 }
 

@@ -75,7 +75,14 @@ pub fn silent_server() -> (TcpListener, String) {
 
 /// The head of the first HTTP request that a server gets.
 pub fn read_request(server: &TcpListener) -> String {
-    let (mut connection, _) = server.accept().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    wait_until("a connection", || {
+        accepted = server.accept().ok();
+        accepted.is_some()
+    });
+    let (mut connection, _) = accepted.unwrap();
+    connection.set_nonblocking(false).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
