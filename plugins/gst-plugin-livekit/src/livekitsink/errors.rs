@@ -22,7 +22,7 @@ pub(crate) fn advice(error: &Error) -> String {
         Error::Unreachable { .. } | Error::ConnectTimeout(_) => {
             "check url, that the server runs, and that no firewall is in between"
         }
-        Error::MediaTransport(_) => "check that the server's media ports can be reached (UDP, or TCP 7881)",
+        Error::MediaTransport(_) => "check that the server's UDP media ports can be reached",
         Error::Left { reason: LeaveReason::DuplicateIdentity, .. } => {
             "give each participant an identity of its own"
         }

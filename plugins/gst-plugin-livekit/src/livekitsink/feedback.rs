@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
@@ -16,6 +16,9 @@ use livekit_session::{Event, TrackId};
 
 use super::imp::{CAT, LiveKitSink};
 use super::{ConnectionState, LiveKitSinkPad, errors, messages};
+
+/// A handler of the application's that takes longer than this is not waited for.
+const DELIVERY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Events on their way from the session to a pool thread.
 #[derive(Default)]
@@ -51,7 +54,10 @@ impl LiveKitSink {
                 mine = true;
                 match next {
                     Some(next) => next,
-                    None => return,
+                    None => {
+                        self.inbox_empty.notify_all();
+                        return;
+                    }
                 }
             };
             if generation == self.generation() {
@@ -60,6 +66,16 @@ impl LiveKitSink {
                 gst::debug!(CAT, imp = self, "stale: {event:?}");
             }
         }
+    }
+
+    /// Handles what is queued, and waits for another thread that is at it already: what comes next must not
+    /// overtake it.
+    pub(crate) fn deliver_all(&self) {
+        self.deliver();
+        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let _unused = self
+            .inbox_empty
+            .wait_timeout_while(inbox, DELIVERY_TIMEOUT, |inbox| inbox.busy || !inbox.events.is_empty());
     }
 
     fn handle(&self, event: &Event) {

@@ -3,7 +3,7 @@
 //! `livekitsink` itself: pads, states, messages, properties.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
 use gst::prelude::*;
@@ -22,6 +22,7 @@ pub struct LiveKitSink {
     settings: Mutex<Settings>,
     pub(crate) state: Mutex<State>,
     pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) inbox_empty: Condvar,
     pub(crate) generation: AtomicU64,
     default_identity: String,
 }
@@ -202,6 +203,7 @@ impl ObjectSubclass for LiveKitSink {
             settings: Mutex::default(),
             state: Mutex::default(),
             inbox: Mutex::default(),
+            inbox_empty: Condvar::new(),
             generation: AtomicU64::new(0),
             default_identity: settings::default_identity(),
         }

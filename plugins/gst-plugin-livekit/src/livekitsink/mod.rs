@@ -20,7 +20,7 @@
 //! A file's video and sound, still as they are in the file:
 //! ```console
 //! gst-launch-1.0 filesrc location=film.mkv ! matroskademux name=d \
-//!     d.video_0 ! queue ! livekitsink name=room  d.audio_0 ! queue ! room.
+//!     livekitsink name=room  d.video_0 ! queue ! room.video_0  d.audio_0 ! queue ! room.audio_0
 //! ```
 //! Settings of one track:
 //! ```console

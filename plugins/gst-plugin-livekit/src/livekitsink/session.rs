@@ -244,7 +244,7 @@ impl LiveKitSink {
             {
                 gst::warning!(CAT, imp = imp, "the session did not end in time");
             }
-            imp.deliver();
+            imp.deliver_all();
             // A seek or a stop in the meantime makes this end of stream one of the past.
             let current = imp.generation() == generation && imp.state().leaving == Leaving::AfterEos;
             if current && sink.current_state() >= gst::State::Paused {
@@ -261,7 +261,7 @@ impl LiveKitSink {
             if !session.wait_ended(LEAVE_TIMEOUT) {
                 gst::warning!(CAT, imp = self, "the session did not end in time");
             }
-            self.deliver();
+            self.deliver_all();
         }
         // Whatever of it is still under way is stale from here on.
         self.generation.fetch_add(1, Ordering::AcqRel);

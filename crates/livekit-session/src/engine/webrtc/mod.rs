@@ -425,7 +425,11 @@ impl WebRtcEngine {
         if matches!(response.reason(), Reason::Ok | Reason::Queued) {
             return;
         }
-        let reason = format!("{} ({})", response.message, response.reason().as_str_name());
+        let code = response.reason().as_str_name();
+        let reason = match response.message.as_str() {
+            "" => code.to_owned(),
+            message => format!("{message} ({code})"),
+        };
         match response.request {
             Some(Request::AddTrack(request)) => {
                 if let Some(track) = self.publications.by_cid(&request.cid) {
