@@ -258,12 +258,16 @@ impl LiveKitSink {
     fn stats(&self) -> gst::Structure {
         let session = self.state().session.clone();
         let snapshot = session.map(|session| session.stats()).unwrap_or_default();
-        let pads: Vec<_> = {
+        let pads: Vec<Option<LiveKitSinkPad>> = {
             let state = self.state();
-            let name =
-                |id| state.tracks.get(&id).and_then(glib::WeakRef::upgrade).map(|pad| pad.name().to_string());
-            snapshot.tracks.iter().map(|track| track.track.and_then(name)).collect()
+            let pad = |id| state.tracks.get(&id).and_then(glib::WeakRef::upgrade);
+            snapshot.tracks.iter().map(|track| track.track.and_then(pad)).collect()
         };
+        let with_early = |pad: &LiveKitSinkPad| {
+            let early = self.leaf_of(pad).map_or(0, |leaf| leaf.imp().early());
+            (pad.name().to_string(), early)
+        };
+        let pads: Vec<_> = pads.iter().map(|pad| pad.as_ref().map(with_early)).collect();
         stats::structure(&snapshot, &self.identity(), &pads)
     }
 }

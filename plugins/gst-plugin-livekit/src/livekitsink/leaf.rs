@@ -70,6 +70,11 @@ impl Leaf {
         gst::event::CustomUpstream::new(structure)
     }
 
+    /// Buffers dropped because they lie before the start of the stream.
+    pub(crate) fn early(&self) -> u64 {
+        self.stream().early
+    }
+
     /// Ends the track.
     pub(crate) fn close(&self) {
         let track = self.stream().track.take();

@@ -6,8 +6,13 @@ use livekit_session::{DropReason, SessionStats, TrackStats};
 
 use super::settings::nanos;
 
-/// A session's counters as a structure; `pads` names the pad of each track of `stats`, in its order.
-pub(crate) fn structure(stats: &SessionStats, identity: &str, pads: &[Option<String>]) -> gst::Structure {
+/// A session's counters as a structure; `pads` names the pad of each track of `stats`, in its order, with the
+/// frames that the pad itself dropped because they lie before the start of the stream.
+pub(crate) fn structure(
+    stats: &SessionStats,
+    identity: &str,
+    pads: &[Option<(String, u64)>],
+) -> gst::Structure {
     let mut all = gst::Structure::builder("livekit-stats")
         .field("identity", identity)
         .field_if_some("rtt", stats.rtt.map(nanos))
@@ -19,20 +24,21 @@ pub(crate) fn structure(stats: &SessionStats, identity: &str, pads: &[Option<Str
         .build();
     for (track, pad) in stats.tracks.iter().zip(pads) {
         // A track whose pad is gone is no longer of interest.
-        if let Some(pad) = pad {
-            all.set(pad.as_str(), track_structure(track));
+        if let Some((pad, early)) = pad {
+            all.set(pad.as_str(), track_structure(track, *early));
         }
     }
     all
 }
 
-fn track_structure(track: &TrackStats) -> gst::Structure {
+fn track_structure(track: &TrackStats, early: u64) -> gst::Structure {
     let mut structure = gst::Structure::builder("livekit-track-stats")
         .field_if_some("track-sid", track.sid.as_deref())
         .field("frames-sent", track.frames_sent)
         .field("bytes-sent", track.bytes_sent)
         .field("keyframes-sent", track.keyframes_sent)
-        .field("frames-dropped", track.frames_dropped_total())
+        .field("frames-dropped", track.frames_dropped_total() + early)
+        .field("dropped-early", early)
         .field("packets-sent", track.packets_sent)
         .field("pli", track.pli)
         .field("fir", track.fir)
@@ -63,12 +69,13 @@ mod tests {
             tracks: vec![track, TrackStats::default()],
             ..SessionStats::default()
         };
-        let all = structure(&stats, "me", &[Some("video_0".into()), None]);
+        let all = structure(&stats, "me", &[Some(("video_0".into(), 3)), None]);
         assert_eq!(all.get::<u64>("rtt"), Ok(3_000_000));
         assert!(!all.has_field("bandwidth-estimate"));
         let video = all.get::<gst::Structure>("video_0").unwrap();
         assert_eq!(video.get::<u64>("frames-sent"), Ok(5));
-        assert_eq!(video.get::<u64>("frames-dropped"), Ok(2));
+        assert_eq!(video.get::<u64>("frames-dropped"), Ok(5));
+        assert_eq!(video.get::<u64>("dropped-early"), Ok(3));
         assert_eq!(video.get::<u64>("dropped-waiting-for-keyframe"), Ok(2));
         assert_eq!(video.get::<f64>("loss"), Ok(0.25));
         assert!(!video.has_field("time-to-first-frame"));
