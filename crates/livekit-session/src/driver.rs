@@ -18,7 +18,7 @@ use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
 use crate::engine::{EngineEvent, EngineTrackStats, MediaEngine};
 use crate::error::{Error, redact};
 use crate::event::{ConnectionState, Event, KeyframeReason, Observer, TrackId};
-use crate::frame::Frame;
+use crate::frame::{DropReason, Frame};
 use crate::keyframe::KeyframeGate;
 use crate::session::{Command, Shared, TrackShared};
 use crate::signal::token;
@@ -31,6 +31,12 @@ const DRAIN_BUDGET: Duration = Duration::from_millis(1000);
 /// After the last packet: time for retransmissions, and for viewers' jitter buffers, which throw away what
 /// they hold when a track ends.
 const LINGER: Duration = Duration::from_millis(300);
+/// A stay this long, with something published, was a success; a shorter one was a failed attempt.
+const STABLE: Duration = Duration::from_secs(5);
+/// How long a lost connection may take to be closed.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Frames of a track that wait to be sent may be this old; then the rest of the group of pictures is dropped.
+const MAX_QUEUE_AGE: Duration = Duration::from_secs(1);
 /// From losing the room to the first attempt to come back, at least; twice that at most.
 const RETURN_DELAY: Duration = Duration::from_millis(50);
 /// The first request for a keyframe says that the server has a subscriber; that one still has to agree on the
@@ -45,7 +51,7 @@ const MAX_PANICS: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
 /// Runs a session to its end.
-pub(crate) async fn run<E: MediaEngine>(
+pub(crate) async fn run<E: MediaEngine + 'static>(
     config: SessionConfig,
     observer: Arc<dyn Observer>,
     commands: UnboundedReceiver<Command>,
@@ -62,9 +68,21 @@ pub(crate) async fn run<E: MediaEngine>(
         server_token: None,
         told_estimate: None,
         participants: 0,
+        up_since: None,
+        closing: Vec::new(),
+        token_request: Arc::default(),
     };
+    // Also if an observer panics.
+    let _ended = EndOnDrop(shared);
     driver.run::<E>().await;
-    shared.set_ended();
+}
+
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.set_ended();
+    }
 }
 
 struct TrackState {
@@ -103,20 +121,26 @@ struct Driver {
     told_estimate: Option<u64>,
     /// Others in the room.
     participants: usize,
+    /// Since when this stay is a success, so far.
+    up_since: Option<Instant>,
+    /// Closed tracks whose last frames are still on their way to the viewers.
+    closing: Vec<(TrackId, Instant)>,
+    /// The request for a token that is under way; one at a time, however long it takes.
+    token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
 }
+
+type TokenRequest = tokio::task::JoinHandle<Result<Secret, Error>>;
 
 /// How one stay in the room ended.
 enum Stay {
     /// By our own wish.
     Left,
-    /// By an error, having been in the room.
-    Lost(Error),
-    /// By an error, before the room was joined.
-    NotJoined(Error),
+    /// By an error, before the room was joined or after.
+    Over(Error),
 }
 
 impl Driver {
-    async fn run<E: MediaEngine>(mut self) {
+    async fn run<E: MediaEngine + 'static>(mut self) {
         let mut backoff = Backoff::default();
         let mut outage = Instant::now();
         let mut panics: Vec<Instant> = Vec::new();
@@ -139,26 +163,25 @@ impl Driver {
                     if panics.len() >= MAX_PANICS {
                         break Some(error);
                     }
-                    Stay::Lost(error)
+                    Stay::Over(error)
                 }
             };
             self.tracks_down();
-            let (error, lost) = match stay {
+            let lasted = self.up_since.take().is_some_and(|since| since.elapsed() >= STABLE);
+            let error = match stay {
                 Stay::Left => break None,
-                Stay::Lost(error) => (error, true),
-                Stay::NotJoined(error) => (error, false),
+                Stay::Over(error) => error,
             };
-            if lost {
-                backoff.succeeded();
-                outage = Instant::now();
-            }
             if error.is_fatal() || matches!(error, Error::Left { can_reconnect: false, .. }) {
                 break Some(error);
             }
-            // Losing the room is no failed attempt: the first try to get back comes almost at once.
-            let (attempt, retry_in) = match lost {
-                true => (0, RETURN_DELAY.mul_f64(1.0 + rand::random::<f64>())),
-                false => backoff.failed(outage.elapsed(), rand::random()),
+            let (attempt, retry_in) = if lasted {
+                // Losing a room is no failed attempt: the first try to get back comes almost at once.
+                backoff.succeeded();
+                outage = Instant::now();
+                (0, RETURN_DELAY.mul_f64(1.0 + rand::random::<f64>()))
+            } else {
+                backoff.failed(outage.elapsed(), rand::random())
             };
             if self.config.reconnect_attempts.is_some_and(|limit| limit == 0 || attempt > limit) {
                 break Some(error);
@@ -206,7 +229,7 @@ impl Driver {
                 self.tracks.remove(&id);
                 self.publish_stats();
             }
-            Command::Frame(id, frame) => {
+            Command::Frame(id, frame, _) => {
                 // Was on its way when the connection went.
                 if let Some(track) = self.tracks.get(&id) {
                     track.shared.handed_over(frame.data.len());
@@ -247,6 +270,7 @@ impl Driver {
         for (id, track) in &mut self.tracks {
             track.shared.live.store(false, Ordering::Release);
             track.primed = None;
+            track.shared.keyframe_wanted.store(false, Ordering::Release);
             track.gate = KeyframeGate::new(self.config.keyframe_min_interval);
             if let Some(sid) = track.sid.take() {
                 self.observer.event(Event::Unpublished { track: *id, sid });
@@ -256,14 +280,14 @@ impl Driver {
     }
 
     /// One stay in the room, from the attempt to join to its end.
-    async fn stay<E: MediaEngine>(&mut self) -> Stay {
-        let joining = join::<E>(self.config.clone(), self.server_token.take());
+    async fn stay<E: MediaEngine + 'static>(&mut self) -> Stay {
+        let joining = join::<E>(self.config.clone(), self.server_token.take(), self.token_request.clone());
         tokio::pin!(joining);
         let (mut engine, room) = loop {
             tokio::select! {
                 joined = &mut joining => match joined {
                     Ok(joined) => break joined,
-                    Err(error) => return Stay::NotJoined(error),
+                    Err(error) => return Stay::Over(error),
                 },
                 command = self.commands.recv() => match command {
                     Some(Command::Leave) | None => return Stay::Left,
@@ -281,6 +305,10 @@ impl Driver {
         }
         self.joined_once = true;
         self.participants = 0;
+        self.closing.clear();
+        if self.tracks.is_empty() {
+            self.up_since = Some(Instant::now());
+        }
         self.set_state(ConnectionState::Connected);
         self.emit(Event::Joined(room));
         for (id, track) in &self.tracks {
@@ -298,7 +326,9 @@ impl Driver {
             }
             Err(error) => {
                 debug!(%error, "connection lost");
-                Stay::Lost(error)
+                // Says goodbye where there still is somebody to hear it, while we are on our way back.
+                tokio::spawn(engine.leave(Instant::now() + GOODBYE));
+                Stay::Over(error)
             }
         }
     }
@@ -312,15 +342,16 @@ impl Driver {
         loop {
             let due =
                 |t: &TrackState| t.gate.poll_at().into_iter().chain(t.primed.as_ref().map(|p| p.until)).min();
-            let timer = self.tracks.values().filter_map(due).min();
+            let closing = self.closing.iter().map(|(_, at)| *at);
+            let timer = self.tracks.values().filter_map(due).chain(closing).min();
+            // Not biased: a flood of frames must not keep the network waiting.
             tokio::select! {
-                biased;
                 command = self.commands.recv() => match command {
                     Some(Command::Leave) | None => return Ok(()),
                     Some(command) => self.command(engine, command)?,
                 },
                 event = engine.next() => self.on_engine_event(engine, event?)?,
-                () = until(timer) => self.on_timer(),
+                () = until(timer) => self.on_timer(engine),
             }
         }
     }
@@ -332,26 +363,50 @@ impl Driver {
                 self.add_track(id, config, shared);
             }
             Command::CloseTrack(id) => {
-                self.tracks.remove(&id);
-                engine.unpublish(id);
+                let sent = self.tracks.remove(&id).is_some_and(|t| t.first_frame.is_some());
+                match sent {
+                    true => self.closing.push((id, Instant::now() + LINGER)),
+                    false => engine.unpublish(id),
+                }
                 self.publish_stats();
             }
-            Command::Frame(id, frame) => {
-                if let Some(track) = self.tracks.get_mut(&id) {
-                    track.shared.handed_over(frame.data.len());
-                    if frame.is_keyframe(track.config.codec) {
-                        track.gate.keyframe(Instant::now());
-                    }
-                    track.first_frame.get_or_insert_with(|| self.started.elapsed());
-                    let media_time = frame.media_time.saturating_add(TIMELINE_LEAD);
-                    engine.write(id, &Frame { media_time, ..frame })?;
-                }
-            }
+            Command::Frame(id, frame, keyframe) => self.frame(engine, id, frame, keyframe)?,
             Command::Prime(id, frame) => self.keep_prime(id, frame),
             Command::WantKeyframe(id, reason) => self.want_keyframe(id, reason),
             Command::Leave => {}
         }
         Ok(())
+    }
+
+    fn frame<E: MediaEngine>(
+        &mut self,
+        engine: &mut E,
+        id: TrackId,
+        frame: Frame,
+        keyframe: bool,
+    ) -> Result<(), Error> {
+        let Some(track) = self.tracks.get_mut(&id) else { return Ok(()) };
+        let bytes = frame.data.len();
+        track.shared.handed_over(bytes);
+        // A keyframe always passes: dropping it would only make us ask for the next one.
+        if track.config.codec.is_video() && !keyframe {
+            let dropping = track.shared.need_keyframe.load(Ordering::Acquire);
+            if dropping || engine.queue_age(id) > MAX_QUEUE_AGE {
+                track.shared.need_keyframe.store(true, Ordering::Release);
+                track.shared.counters.retract(bytes, DropReason::QueueFull);
+                if !dropping {
+                    self.want_keyframe(id, KeyframeReason::Dropped);
+                }
+                return Ok(());
+            }
+        }
+        match keyframe {
+            true => track.gate.keyframe(Instant::now()),
+            false => track.gate.frame(),
+        }
+        track.first_frame.get_or_insert_with(|| self.started.elapsed());
+        let media_time = frame.media_time.saturating_add(TIMELINE_LEAD);
+        engine.write(id, &Frame { media_time, ..frame })
     }
 
     fn want_keyframe(&mut self, id: TrackId, reason: KeyframeReason) {
@@ -362,13 +417,16 @@ impl Driver {
         self.emit(Event::KeyframeRequest { track: id, reason, forward });
     }
 
-    fn on_timer(&mut self) {
+    fn on_timer<E: MediaEngine>(&mut self, engine: &mut E) {
         let now = Instant::now();
+        for (id, _) in self.closing.extract_if(.., |(_, at)| now >= *at) {
+            engine.unpublish(id);
+        }
         let over = |t: &TrackState| t.primed.as_ref().is_some_and(|p| now >= p.until);
         let ready = self.tracks.iter_mut().filter(|(_, t)| over(t));
         let ready: Vec<_> = ready.filter_map(|(id, t)| Some((*id, t.primed.take()?.published))).collect();
         for (id, published) in ready {
-            // No request upstream: the stream's first frame is a keyframe.
+            // No request upstream: the stream's first frame is a keyframe. Should it not be one, the track asks.
             self.start(id, published);
         }
         for (id, track) in &mut self.tracks {
@@ -399,7 +457,9 @@ impl Driver {
                 };
                 state.sid = Some(sid.clone());
                 let published = Event::Published { track, sid, name, mime_type };
-                let prime = state.prime.take().filter(|_| self.participants > 0);
+                self.up_since.get_or_insert_with(Instant::now);
+                let in_time = !state.shared.missed_start.load(Ordering::Acquire);
+                let prime = state.prime.take().filter(|_| in_time && self.participants > 0);
                 match prime {
                     Some(frame) => {
                         let ahead = TIMELINE_LEAD.saturating_sub(self.config.prime_hold);
@@ -528,17 +588,22 @@ impl Driver {
 async fn join<E: MediaEngine>(
     config: SessionConfig,
     server_token: Option<Secret>,
+    token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
 ) -> Result<(E, crate::event::RoomInfo), Error> {
     let timeout = config.connect_timeout;
     let attempt = async {
         let token = match server_token {
             Some(token) => token,
             None => {
+                let mut request = token_request.lock().await;
                 let config = config.clone();
-                // A file or an application may take its time.
-                tokio::task::spawn_blocking(move || token::obtain(&config))
-                    .await
-                    .map_err(|_| Error::TokenSource("the token callback failed".into()))??
+                // A file or an application may take its time. If it takes longer than an attempt, the next
+                // attempt waits for the same answer.
+                let running = request
+                    .get_or_insert_with(|| tokio::task::spawn_blocking(move || token::obtain(&config)));
+                let answer = running.await;
+                *request = None;
+                answer.map_err(|_| Error::TokenSource("the token callback failed".into()))??
             }
         };
         E::join(&config, &token).await

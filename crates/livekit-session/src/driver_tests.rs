@@ -28,6 +28,8 @@ enum Join {
     Stay,
     /// Publishes, then fails like this after so many frames.
     LoseAfter(usize, Error),
+    /// Stays, and sends nothing of what is written in time.
+    Congested,
     /// Publishes, then panics at the first frame.
     Panic,
     /// Has somebody in the room, who asks for a keyframe (or not) when the first frame comes.
@@ -111,6 +113,10 @@ impl MediaEngine for FakeEngine {
             Some(error) => Err(error),
             None => std::future::pending().await,
         }
+    }
+
+    fn queue_age(&mut self, _track: TrackId) -> Duration {
+        if matches!(self.how, Join::Congested) { MAX_QUEUE_AGE * 2 } else { Duration::ZERO }
     }
 
     fn is_drained(&mut self) -> bool {
@@ -372,4 +378,76 @@ fn frames_dropped_while_joining_are_seen_in_the_statistics() {
     assert_eq!(b.session.stats().tracks[0].frames_dropped_total(), 1);
     drop(track);
     b.wait_for("no track in the statistics", |_| b.session.stats().tracks.is_empty());
+}
+
+#[test]
+fn a_room_that_is_lost_at_once_is_a_failed_attempt() {
+    let lose = || Join::LoseAfter(1, Error::MediaTransport("blocked".into()));
+    let b = bench("flapping", Some(2), (0..9).map(|_| lose()).collect());
+    let track = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
+    for n in 1..=3 {
+        b.wait_for("publication", published(n));
+        let _ = track.write(frame(&[1]));
+    }
+    assert!(matches!(b.ended(), Some(Error::MediaTransport(_))));
+    assert_eq!(b.count(|e| matches!(e, Event::Connecting { .. })), 3);
+}
+
+#[test]
+fn a_primed_track_that_goes_on_without_a_keyframe_asks_for_one() {
+    let b = bench("prime-moved-on", None, vec![Join::Fail(unreachable()), Join::Viewer { asks: true }]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    track.prime(idr());
+    b.wait_for("publication", published(1));
+    assert_eq!(track.write(delta()), Outcome::Dropped(DropReason::WaitingForKeyframe));
+    let asked = |e: &Event| matches!(e, Event::KeyframeRequest { forward: true, .. });
+    b.wait_for("request", |e| e.iter().any(asked));
+}
+
+#[test]
+fn a_picture_kept_for_the_start_is_not_shown_when_the_start_was_missed() {
+    let b = bench("prime-stale", None, vec![Join::Fail(unreachable()), Join::Viewer { asks: true }]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    track.prime(idr());
+    assert_eq!(track.write(idr()), Outcome::Dropped(DropReason::NotConnected));
+    b.wait_for("publication", published(1));
+    assert_eq!(b.script.written.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn congestion_drops_up_to_the_next_keyframe() {
+    let b = bench("congested", None, vec![Join::Congested]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("publication", published(1));
+    for f in [idr(), delta()] {
+        assert!(matches!(track.write(f), Outcome::Sent | Outcome::Queued));
+    }
+    b.wait_for("drop", |_| track.stats().frames_dropped_total() == 1);
+    assert_eq!(track.write(delta()), Outcome::Dropped(DropReason::WaitingForKeyframe));
+    assert!(matches!(track.write(idr()), Outcome::Sent | Outcome::Queued));
+    b.wait_for("keyframe", |_| b.script.written.load(Ordering::SeqCst) == 2);
+    let asked = |e: &Event| matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Dropped, .. });
+    assert_eq!(b.count(asked), 1);
+}
+
+#[test]
+fn a_hanging_token_callback_is_asked_once() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let provider: crate::TokenProvider = Arc::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(1200));
+        Ok("t".into())
+    });
+    let mut config = SessionConfig::new("ws://slow-token.invalid", Credentials::Provider(provider));
+    config.connect_timeout = Duration::from_millis(200);
+    let (joined, wait) = std::sync::mpsc::channel();
+    let observer = move |event: Event| {
+        if matches!(event, Event::Joined(_)) {
+            let _ = joined.send(());
+        }
+    };
+    let _session = Session::start_with::<FakeEngine>(config, Arc::new(observer)).unwrap();
+    wait.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

@@ -18,7 +18,7 @@ pub enum ConnectionState {
     Disconnected,
     /// Joining for the first time, or waiting to try again.
     Connecting,
-    /// In the room, media can flow.
+    /// In the room; the frames of a track go out from its [`Event::Published`] on.
     Connected,
     /// Was in the room, lost it, and is coming back.
     Reconnecting,
@@ -169,7 +169,8 @@ pub enum Event {
     Offline {
         /// Why.
         reason: Error,
-        /// The failed attempt, from 1; 0 if the connection was lost rather than not made.
+        /// The failed attempt, from 1; 0 if a connection that had lasted was lost. Being in the room for
+        /// less than five seconds, or without getting a track published, is a failed attempt.
         attempt: u32,
         /// When the next attempt begins.
         retry_in: Duration,

@@ -19,6 +19,8 @@ pub struct KeyframeGate {
     last_forwarded: Option<Instant>,
     /// A request was forwarded and no keyframe has passed since.
     open: bool,
+    /// A frame has passed since then: the encoder is at work.
+    flowing: bool,
     /// A request came that was not forwarded and that no keyframe has answered yet.
     pending: bool,
     /// Forwarded requests in a row that no keyframe answered in time.
@@ -28,7 +30,14 @@ pub struct KeyframeGate {
 impl KeyframeGate {
     /// A gate that lets requests pass at most once in `min_interval`.
     pub fn new(min_interval: Duration) -> Self {
-        Self { min_interval, last_forwarded: None, open: false, pending: false, unanswered: 0 }
+        Self {
+            min_interval,
+            last_forwarded: None,
+            open: false,
+            flowing: false,
+            pending: false,
+            unanswered: 0,
+        }
     }
 
     /// Somebody wants a keyframe. True = ask the encoder now.
@@ -42,6 +51,12 @@ impl KeyframeGate {
         false
     }
 
+    /// A frame that is no keyframe passed. Without any, an open request is not repeated: the source stands
+    /// still, and will find the request when it goes on.
+    pub fn frame(&mut self) {
+        self.flowing = true;
+    }
+
     /// A keyframe passed.
     pub fn keyframe(&mut self, _now: Instant) {
         self.open = false;
@@ -53,7 +68,7 @@ impl KeyframeGate {
     pub fn poll_at(&self) -> Option<Instant> {
         let last = self.last_forwarded?;
         if self.open {
-            Some(last + ANSWER_DEADLINE.max(self.min_interval))
+            self.flowing.then(|| last + ANSWER_DEADLINE.max(self.min_interval))
         } else if self.pending {
             Some(last + self.min_interval)
         } else {
@@ -86,6 +101,7 @@ impl KeyframeGate {
     fn forward(&mut self, now: Instant) {
         self.last_forwarded = Some(now);
         self.open = true;
+        self.flowing = false;
         self.pending = false;
     }
 }
@@ -137,9 +153,12 @@ mod tests {
         let t = Instant::now();
         let mut gate = KeyframeGate::new(500 * MS);
         assert!(gate.request(t));
+        assert!(!gate.poll(t + 10 * ANSWER_DEADLINE), "nothing flows");
+        gate.frame();
         assert!(!gate.poll(t + 999 * MS));
         assert!(gate.poll(t + ANSWER_DEADLINE));
         assert_eq!(gate.unanswered(), 1);
+        gate.frame();
         assert!(gate.poll(t + 2 * ANSWER_DEADLINE));
         assert_eq!(gate.unanswered(), 2);
         gate.keyframe(t + 2100 * MS);

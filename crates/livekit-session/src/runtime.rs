@@ -19,7 +19,7 @@ pub(crate) fn handle() -> Result<Handle, Error> {
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(4)
+        .max_blocking_threads(32)
         .thread_name("livekit-session")
         .enable_io()
         .enable_time()

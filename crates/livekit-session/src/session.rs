@@ -22,6 +22,9 @@ use crate::stats::{SessionStats, TrackCounters, TrackStats};
 const MAX_HANDOVER_BYTES: usize = 16 * 1024 * 1024;
 /// … and may be this many.
 const MAX_HANDOVER_FRAMES: usize = 256;
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_PRIME_HOLD: Duration = Duration::from_secs(60);
+const MAX_KEYFRAME_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A participant in a room. Joins in the background as soon as it is made, comes back by itself when the
 /// connection is lost, and leaves when it is dropped.
@@ -54,7 +57,8 @@ pub(crate) struct Status {
 pub(crate) enum Command {
     AddTrack(TrackId, TrackConfig, Arc<TrackShared>),
     CloseTrack(TrackId),
-    Frame(TrackId, Frame),
+    /// A frame, and whether decoding can start at it.
+    Frame(TrackId, Frame, bool),
     Prime(TrackId, Frame),
     WantKeyframe(TrackId, KeyframeReason),
     Leave,
@@ -68,6 +72,10 @@ pub(crate) struct TrackShared {
     pub(crate) live: AtomicBool,
     /// A frame was lost, so only a keyframe may follow.
     pub(crate) need_keyframe: AtomicBool,
+    /// The driver knows that one is waited for.
+    pub(crate) keyframe_wanted: AtomicBool,
+    /// Frames were refused for want of a connection: a picture kept for the start is one of the past.
+    pub(crate) missed_start: AtomicBool,
     pub(crate) closed: AtomicBool,
     pub(crate) handover_frames: AtomicUsize,
     pub(crate) handover_bytes: AtomicUsize,
@@ -102,10 +110,14 @@ impl Session {
     }
 
     pub(crate) fn start_with<E: MediaEngine + 'static>(
-        config: SessionConfig,
+        mut config: SessionConfig,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         config.validate()?;
+        // Beyond these nobody waits, and arithmetic with them is safe.
+        config.connect_timeout = config.connect_timeout.min(MAX_CONNECT_TIMEOUT);
+        config.prime_hold = config.prime_hold.min(MAX_PRIME_HOLD);
+        config.keyframe_min_interval = config.keyframe_min_interval.min(MAX_KEYFRAME_INTERVAL);
         let runtime = crate::runtime::handle()?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -158,10 +170,10 @@ impl Session {
 
     /// Blocks until the session has ended, `timeout` at most. True = it has ended.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
+        let begin = Instant::now();
         let mut status = self.shared.status();
         while !status.ended {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            let Some(left) = timeout.checked_sub(begin.elapsed()) else { return false };
             status = self.shared.ended.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
@@ -240,9 +252,11 @@ impl Track {
             return self.lost(DropReason::TooLarge);
         }
         if !track.live.load(Ordering::Acquire) {
+            track.missed_start.store(true, Ordering::Release);
             return Outcome::Dropped(DropReason::NotConnected);
         }
         if track.need_keyframe.load(Ordering::Acquire) && !keyframe {
+            self.want_keyframe(KeyframeReason::Start);
             return Outcome::Dropped(DropReason::WaitingForKeyframe);
         }
         let queued = track.handover_frames.load(Ordering::Acquire);
@@ -252,9 +266,10 @@ impl Track {
             return self.lost(DropReason::QueueFull);
         }
         track.need_keyframe.store(false, Ordering::Release);
+        track.keyframe_wanted.store(false, Ordering::Release);
         track.handover_frames.fetch_add(1, Ordering::AcqRel);
         track.handover_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if self.commands.send(Command::Frame(self.id, frame)).is_err() {
+        if self.commands.send(Command::Frame(self.id, frame, keyframe)).is_err() {
             return Outcome::Dropped(DropReason::Closed);
         }
         if queued == 0 { Outcome::Sent } else { Outcome::Queued }
@@ -262,10 +277,18 @@ impl Track {
 
     /// A frame that others refer to is missing now.
     fn lost(&self, reason: DropReason) -> Outcome {
-        if self.codec.is_video() && !self.track.need_keyframe.swap(true, Ordering::AcqRel) {
-            let _ = self.commands.send(Command::WantKeyframe(self.id, KeyframeReason::Dropped));
+        if self.codec.is_video() {
+            self.track.need_keyframe.store(true, Ordering::Release);
+            self.want_keyframe(KeyframeReason::Dropped);
         }
         Outcome::Dropped(reason)
+    }
+
+    /// Says once that nothing goes out until a keyframe comes.
+    fn want_keyframe(&self, reason: KeyframeReason) {
+        if !self.track.keyframe_wanted.swap(true, Ordering::AcqRel) {
+            let _ = self.commands.send(Command::WantKeyframe(self.id, reason));
+        }
     }
 }
 

@@ -97,6 +97,13 @@ impl TrackCounters {
         }
     }
 
+    /// A frame that was counted as sent did not go out after all.
+    pub(crate) fn retract(&self, bytes: usize, reason: DropReason) {
+        self.frames.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Relaxed);
+        self.count(Outcome::Dropped(reason), bytes, false);
+    }
+
     pub(crate) fn fill(&self, stats: &mut TrackStats) {
         stats.frames_sent = self.frames.load(Relaxed);
         stats.bytes_sent = self.bytes.load(Relaxed);

@@ -267,3 +267,47 @@ fn refused_metadata_is_reported_and_the_session_goes_on() {
     assert!(reason.contains("permission"), "{reason}");
     assert_eq!(run.session.state(), livekit_session::ConnectionState::Connected);
 }
+
+#[test]
+fn an_attempt_that_is_given_up_leaves_no_socket_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let (closed, wait) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let closed = closed.clone();
+            thread::spawn(move || {
+                #[allow(clippy::result_large_err, reason = "the library's own signature")]
+                let upgrade = |_: &Request, response: Response| Ok(response);
+                // Upgrades and then says nothing; a plain request (what is wrong?) is not upgraded.
+                if let Ok(mut socket) = accept_hdr(stream, upgrade) {
+                    while socket.read().is_ok() {}
+                    let _ = closed.send(());
+                }
+            });
+        }
+    });
+    let error = start(&url, Some(0)).end();
+    assert!(matches!(error, Error::ConnectTimeout(_)), "{error:?}");
+    wait.recv_timeout(Duration::from_secs(2)).unwrap();
+}
+
+#[test]
+fn a_join_without_a_ping_interval_is_refused() {
+    let bad = response(proto::signal_response::Message::Join(proto::JoinResponse {
+        ping_timeout: 15,
+        ..Default::default()
+    }));
+    let error = start(&serve(Reply::Messages(vec![bad])), Some(0)).end();
+    assert!(matches!(&error, Error::Server(text) if text.contains("ping interval")), "{error:?}");
+}
+
+#[test]
+fn a_server_that_never_answers_a_publication_is_left() {
+    let run = start(&serve(Reply::Messages(vec![join("1.13.3")])), Some(0));
+    run.session.add_track(livekit_session::TrackConfig::new(livekit_session::Codec::H264, "v"));
+    let track = run.session.add_track(livekit_session::TrackConfig::new(livekit_session::Codec::H264, "w"));
+    let error = run.end();
+    assert!(matches!(&error, Error::Server(text) if text.contains("publish")), "{error:?}");
+    drop(track);
+}

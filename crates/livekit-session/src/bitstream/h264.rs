@@ -146,14 +146,19 @@ fn skip_scaling_list(r: &mut BitReader<'_>, size: u32) -> Option<()> {
 /// Reads the head of an access unit. What can't be parsed is left at its default.
 pub fn inspect(access_unit: &[u8]) -> AccessUnit {
     let mut au = AccessUnit::default();
-    for nal in nal_units(access_unit) {
-        let Some(header) = nal.first() else { continue };
+    let mut next = start_code(access_unit, 0);
+    while let Some((_, begin)) = next {
+        let Some(header) = access_unit.get(begin) else { break };
+        let is_slice = matches!(header & 0x1f, 1 | 2 | 5);
+        // A slice is the last thing looked at, so its end, far away, is not searched for.
+        next = if is_slice { None } else { start_code(access_unit, begin) };
+        let end = next.map_or(access_unit.len(), |(start, _)| start);
+        let nal = access_unit.get(begin..end).unwrap_or_default();
         match header & 0x1f {
             kind @ (1 | 2 | 5) => {
                 au.has_slice = true;
                 au.idr = kind == 5;
                 au.b_slice = slice_type(nal).is_some_and(|t| t % 5 == 1);
-                break;
             }
             7 => au.sps = Sps::parse(nal),
             8 => au.pps = true,

@@ -69,11 +69,15 @@ pub(crate) trait MediaEngine: Sized + Send {
     /// Begins to unpublish; [`EngineEvent::Unpublished`] follows at once.
     fn unpublish(&mut self, track: TrackId);
 
-    /// Sends a frame of a published track.
+    /// Sends a frame of a published track. An error is one of the connection; a track that can't be sent is
+    /// reported by [`EngineEvent::PublishFailed`].
     fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error>;
 
     /// Waits for something to report. An error means that the connection is over.
     fn next(&mut self) -> impl Future<Output = Result<EngineEvent, Error>> + Send;
+
+    /// How long the oldest packet of a track has been waiting to be sent.
+    fn queue_age(&mut self, track: TrackId) -> Duration;
 
     /// Whether everything written has been sent.
     fn is_drained(&mut self) -> bool;

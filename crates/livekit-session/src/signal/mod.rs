@@ -35,6 +35,17 @@ pub(crate) struct Signal {
     events: SignalEvents,
     /// The local address that the connection uses.
     pub(crate) local_ip: Option<IpAddr>,
+    /// Last, so that the socket goes when everything else has.
+    _guard: CancelOnDrop,
+}
+
+/// Closes an attempt's connections when it is dropped.
+struct CancelOnDrop(Arc<Attempt>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// What the server says.
@@ -67,10 +78,15 @@ impl Signal {
 
         let attempt = Attempt::new(config.tls_ca_file.clone());
         let connect = SignalClient::connect(&config.url, token.expose(), options, None);
+        // The signalling crate's tasks and socket outlive a future that is dropped, and its errors.
+        let guard = CancelOnDrop(attempt.clone());
         let (client, join, events) = ATTEMPT
             .scope(attempt.clone(), connect)
             .await
             .map_err(|e| translate(e, &attempt, config, token))?;
+        if join.ping_interval <= 0 || join.ping_timeout <= 0 {
+            return Err(Error::Server("its join response has no ping interval".into()));
+        }
         if !client.is_single_pc_mode_active() {
             client.close().await;
             let version = join.server_info.map(|i| i.version).unwrap_or_default();
@@ -86,7 +102,7 @@ impl Signal {
             }
         });
         let local_ip = attempt.local_addr().map(|a| a.ip());
-        Ok((Self { client, outgoing, sender, events, local_ip }, join))
+        Ok((Self { client, outgoing, sender, events, local_ip, _guard: guard }, join))
     }
 
     /// Queues a message; order is kept.
@@ -105,7 +121,7 @@ impl Signal {
 
     /// Says goodbye and closes the socket.
     pub(crate) async fn leave(self) {
-        let Self { client, outgoing, mut sender, .. } = self;
+        let Self { client, outgoing, mut sender, _guard, .. } = self;
         let _ = outgoing.send(proto::signal_request::Message::Leave(proto::LeaveRequest {
             reason: proto::DisconnectReason::ClientInitiated as i32,
             action: proto::leave_request::Action::Disconnect as i32,
@@ -153,6 +169,9 @@ fn translate(error: SignalError, attempt: &Attempt, config: &SessionConfig, toke
             by_status(status.as_u16(), scrub(body))
         }
         SignalError::Handshake { status } => by_status(status.as_u16(), String::new()),
+        SignalError::Timeout(what) if what.starts_with("failed to receive") => {
+            Error::Server("it took the connection and then did not answer the request to join".into())
+        }
         SignalError::Timeout(_) => Error::ConnectTimeout(config.connect_timeout),
         SignalError::LeaveRequest { reason, .. } => {
             Error::Left { reason: leave_reason(reason), can_reconnect: true }

@@ -21,6 +21,7 @@ use livekit_net::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -44,6 +45,8 @@ tokio::task_local! {
 pub(crate) struct Attempt {
     pub(crate) ca_file: Option<PathBuf>,
     found: Mutex<Found>,
+    /// True = given up: connections made for it close, whoever holds them.
+    cancelled: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +57,7 @@ struct Found {
 
 impl Attempt {
     pub(crate) fn new(ca_file: Option<PathBuf>) -> Arc<Self> {
-        Arc::new(Self { ca_file, found: Mutex::default() })
+        Arc::new(Self { ca_file, ..Self::default() })
     }
 
     /// Why dialling failed, if it did.
@@ -65,6 +68,11 @@ impl Attempt {
     /// The local address of the connection that was made.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).local
+    }
+
+    /// Closes the connections that were made for this attempt.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.send_replace(true);
     }
 
     fn note_error(&self, error: Error) {
@@ -111,7 +119,11 @@ async fn dial_with(url: &url::Url, attempt: &Attempt) -> Result<Box<dyn Stream>,
     if !secure {
         return Ok(Box::new(tcp));
     }
-    let config = tls::client_config(attempt.ca_file.as_deref())?;
+    // Reads some hundred certificates from disk: not on the thread that carries the media.
+    let ca_file = attempt.ca_file.clone();
+    let config = tokio::task::spawn_blocking(move || tls::client_config(ca_file.as_deref()))
+        .await
+        .map_err(|e| Error::Internal(format!("reading certificates: {e}")))??;
     let name = rustls_pki_types::ServerName::try_from(host.to_owned())
         .map_err(|e| unreachable(format!("'{host}' is not a valid TLS server name: {e}")))?;
     let stream = tokio_rustls::TlsConnector::from(config)
@@ -169,6 +181,7 @@ impl WsClient for Transport {
             connection: Arc::new(Connection {
                 sink: tokio::sync::Mutex::new(sink),
                 stream: tokio::sync::Mutex::new(stream),
+                cancelled: ATTEMPT.try_with(|attempt| attempt.cancelled.subscribe()).ok(),
             }),
         })
     }
@@ -177,6 +190,22 @@ impl WsClient for Transport {
 struct Connection {
     sink: tokio::sync::Mutex<SplitSink<WebSocketStream<Box<dyn Stream>>, Message>>,
     stream: tokio::sync::Mutex<SplitStream<WebSocketStream<Box<dyn Stream>>>>,
+    cancelled: Option<watch::Receiver<bool>>,
+}
+
+impl Connection {
+    /// Waits until the attempt that made this connection is given up.
+    async fn cancelled(&self) {
+        match self.cancelled.clone() {
+            Some(mut cancelled) => {
+                if cancelled.wait_for(|cancelled| *cancelled).await.is_err() {
+                    // The attempt is over and was not given up.
+                    std::future::pending::<()>().await;
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -188,7 +217,11 @@ impl WsConnection for Connection {
     async fn recv(&self) -> Result<Option<Vec<u8>>, TransportError> {
         let mut stream = self.stream.lock().await;
         loop {
-            match stream.next().await {
+            let message = tokio::select! {
+                message = stream.next() => message,
+                () = self.cancelled() => return Ok(None),
+            };
+            match message {
                 Some(Ok(Message::Binary(bytes))) => return Ok(Some(bytes.into())),
                 Some(Ok(Message::Close(_))) | None => return Ok(None),
                 // Text is not part of the protocol; pings are answered by the library.

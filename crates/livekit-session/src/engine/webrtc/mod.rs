@@ -69,6 +69,8 @@ pub(crate) struct WebRtcEngine {
     closed_by_server: Option<Instant>,
     /// Set while a connection is awaited: the first one, or the return of a lost one.
     connect_deadline: Option<Instant>,
+    /// Until when the server has to answer what it was asked.
+    answer_deadline: Option<Instant>,
     connect_timeout: Duration,
     participants: HashMap<String, Participant>,
     own_sid: String,
@@ -102,6 +104,7 @@ impl WebRtcEngine {
             connected: false,
             closed_by_server: None,
             connect_deadline: None,
+            answer_deadline: None,
             connect_timeout: config.connect_timeout,
             participants: HashMap::new(),
             own_sid: join.participant.as_ref().map(|p| p.sid.clone()).unwrap_or_default(),
@@ -340,8 +343,35 @@ impl WebRtcEngine {
             self.pump();
         }
         self.publications.answered();
+        self.refuse_unsendable();
         self.report_published();
         self.negotiate();
+        self.watch_server();
+    }
+
+    /// Tracks whose codec the answer left out.
+    fn refuse_unsendable(&mut self) {
+        let negotiated: Vec<_> = self.publications.negotiated().collect();
+        for (track, mid, codec) in negotiated {
+            let params = self.rtc.writer(mid).map(|w| codecs::choose_payload(codec, w.payload_params()));
+            if params.flatten().is_none() {
+                self.publish_failed(track, format!("the server accepts no {}", codec.mime_type()));
+            }
+        }
+    }
+
+    fn publish_failed(&mut self, track: TrackId, reason: String) {
+        self.publications.remove(track);
+        self.events.push_back(EngineEvent::PublishFailed { track, reason });
+    }
+
+    /// Something that the server owes us an answer to must not be waited for without end.
+    fn watch_server(&mut self) {
+        let owed = self.offer.is_some() || self.publications.unanswered();
+        self.answer_deadline = match owed {
+            true => self.answer_deadline.or_else(|| Some(Instant::now() + self.connect_timeout)),
+            false => None,
+        };
     }
 
     fn on_trickle(&mut self, trickle: &proto::TrickleRequest) {
@@ -433,8 +463,8 @@ impl WebRtcEngine {
         match response.request {
             Some(Request::AddTrack(request)) => {
                 if let Some(track) = self.publications.by_cid(&request.cid) {
-                    self.publications.remove(track);
-                    self.events.push_back(EngineEvent::PublishFailed { track, reason });
+                    self.publish_failed(track, reason);
+                    self.watch_server();
                 }
             }
             _ if response.request_id == DESCRIBE_SELF => {
@@ -483,7 +513,8 @@ impl WebRtcEngine {
             Timer,
         }
         let media = self.closed_by_server.unwrap_or(self.timeout);
-        let due = self.connect_deadline.map_or(media, |d| d.min(media));
+        let deadlines = self.connect_deadline.into_iter().chain(self.answer_deadline);
+        let due = deadlines.fold(media, Instant::min);
         let wake = {
             let (sockets, buffer) = (&mut self.sockets, &mut self.receive_buffer);
             tokio::select! {
@@ -503,6 +534,10 @@ impl WebRtcEngine {
                 let now = Instant::now();
                 if self.connect_deadline.is_some_and(|deadline| now >= deadline) {
                     self.fail(Error::MediaTransport(self.no_connection()));
+                }
+                if self.answer_deadline.is_some_and(|deadline| now >= deadline) {
+                    let timeout = self.connect_timeout;
+                    self.fail(Error::Server(format!("no answer to a request to publish within {timeout:?}")));
                 }
                 if self.closed_by_server.is_some_and(|deadline| now >= deadline) {
                     self.fail(Error::MediaTransport("the server closed it".into()));
@@ -578,6 +613,7 @@ impl MediaEngine for WebRtcEngine {
         let cid = format!("{}-{}", self.own_sid, track.0);
         let request = self.publications.add(track, config, cid);
         self.signal.send(signal_request::Message::AddTrack(request));
+        self.watch_server();
     }
 
     fn unpublish(&mut self, track: TrackId) {
@@ -585,6 +621,7 @@ impl MediaEngine for WebRtcEngine {
             self.events.push_back(EngineEvent::Unpublished { track, sid });
         }
         self.negotiate();
+        self.watch_server();
     }
 
     fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error> {
@@ -599,9 +636,7 @@ impl MediaEngine for WebRtcEngine {
         if publication.pt.is_none() {
             publication.pt = codecs::choose_payload(codec, writer.payload_params());
         }
-        let Some(pt) = publication.pt else {
-            return Err(Error::Server(format!("it accepted no payload type for {}", codec.mime_type())));
-        };
+        let Some(pt) = publication.pt else { return Ok(()) };
         let ticks = frame.media_time.as_nanos() * u128::from(codec.clock_rate()) / 1_000_000_000;
         let frequency = if codec.is_video() { Frequency::NINETY_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
         // RTP time wraps at 32 bits; the upper half of 64 is more than any stream lasts.
@@ -613,7 +648,9 @@ impl MediaEngine for WebRtcEngine {
             frame.data.clone(),
         );
         self.pump();
-        written.map_err(|e| Error::Internal(format!("writing a frame: {e}")))?;
+        if let Err(error) = written {
+            self.publish_failed(track, format!("the frame was refused: {error}"));
+        }
         match self.failure.take() {
             Some(error) => Err(error),
             // str0m packetises on its next time-out, which is now.
@@ -634,6 +671,13 @@ impl MediaEngine for WebRtcEngine {
             }
             self.turn().await;
         }
+    }
+
+    fn queue_age(&mut self, track: TrackId) -> Duration {
+        let Some(mid) = self.publications.get_mut(track).and_then(|p| p.mid) else { return Duration::ZERO };
+        let mut direct = self.rtc.direct_api();
+        let queue = direct.stream_tx_by_mid(mid, None).and_then(|s| s.queue_info());
+        queue.and_then(|q| q.first_unsent()).map(|since| since.elapsed()).unwrap_or_default()
     }
 
     fn is_drained(&mut self) -> bool {

@@ -139,6 +139,17 @@ impl Publications {
         self.tracks.iter().find(|(_, t)| t.cid == cid).map(|(id, _)| *id)
     }
 
+    /// Tracks that the server has answered, with their media sections.
+    pub(crate) fn negotiated(&self) -> impl Iterator<Item = (TrackId, Mid, Codec)> + '_ {
+        let answered = self.tracks.iter().filter(|(_, t)| t.negotiated);
+        answered.filter_map(|(id, t)| Some((*id, t.mid?, t.config.codec)))
+    }
+
+    /// Whether a track waits for the server.
+    pub(crate) fn unanswered(&self) -> bool {
+        self.tracks.values().any(|t| !t.negotiated)
+    }
+
     /// Media sections that carry something.
     pub(crate) fn mids(&self) -> impl Iterator<Item = Mid> + '_ {
         self.tracks.values().filter(|t| t.negotiated).filter_map(|t| t.mid)

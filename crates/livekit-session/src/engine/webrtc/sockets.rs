@@ -12,6 +12,9 @@ use tokio::net::UdpSocket;
 
 /// A board with more addresses than this uses the first ones.
 const MAX_SOCKETS: usize = 16;
+/// Errors taken from a socket in a row before the next one gets its turn; the engine's next timer comes back
+/// to it.
+const MAX_ERRORS: usize = 16;
 /// Room for a keyframe that leaves in one burst.
 const SEND_BUFFER: usize = 1 << 20;
 const RECEIVE_BUFFER: usize = 512 << 10;
@@ -77,7 +80,7 @@ impl Sockets {
         for step in 0..count {
             let index = (self.first + step) % count;
             let Some((address, socket)) = self.sockets.get(index) else { continue };
-            loop {
+            for _ in 0..MAX_ERRORS {
                 let mut read = ReadBuf::new(buffer);
                 match socket.poll_recv_from(cx, &mut read) {
                     Poll::Ready(Ok(source)) => {
