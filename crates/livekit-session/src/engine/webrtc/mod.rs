@@ -34,6 +34,8 @@ use sockets::Sockets;
 
 /// Datagrams taken from the sockets before outgoing work gets its turn.
 const RECEIVE_BATCH: usize = 32;
+/// Calls that str0m may ask for at once before others get their turn.
+const MAX_CALLS_IN_A_ROW: usize = 256;
 /// ICE candidates kept until the answer is there.
 const MAX_EARLY_CANDIDATES: usize = 64;
 /// Without a connection for this long after one was lost, the transport is given up. ICE itself may come
@@ -156,12 +158,24 @@ impl WebRtcEngine {
     }
 
     /// Polls str0m until it waits: sends what it wants sent, notes what it reports.
+    ///
+    /// The pacer asks to be called again at once after every packet that may leave now. That is done here: by
+    /// way of the timer each packet would cost a wake-up, and be a millisecond late.
     fn pump(&mut self) {
+        let mut calls = 0;
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
                     self.timeout = at;
-                    return;
+                    let now = Instant::now();
+                    if at > now || calls == MAX_CALLS_IN_A_ROW || self.closed_by_server.is_some() {
+                        return;
+                    }
+                    calls += 1;
+                    if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
+                        self.fail(Error::MediaTransport(error.to_string()));
+                        return;
+                    }
                 }
                 Ok(Output::Transmit(t)) => self.sockets.send(t.source, t.destination, &t.contents),
                 Ok(Output::Event(event)) => self.on_rtc_event(event),
@@ -651,14 +665,7 @@ impl MediaEngine for WebRtcEngine {
         if let Err(error) = written {
             self.publish_failed(track, format!("the frame was refused: {error}"));
         }
-        match self.failure.take() {
-            Some(error) => Err(error),
-            // str0m packetises on its next time-out, which is now.
-            None => {
-                self.input(Input::Timeout(Instant::now()));
-                Ok(())
-            }
-        }
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     async fn next(&mut self) -> Result<EngineEvent, Error> {
