@@ -88,8 +88,11 @@ impl LiveKitSink {
         }
         match event {
             Event::StateChanged(state) => self.set_connection_state(ConnectionState::from(*state)),
-            Event::Joined(_) => self.state().offline_warning.reset(),
-            Event::Published { track, .. } => self.settled(track, "published"),
+            Event::Published { track, .. } => {
+                // Not at Joined: a room without a way for the media is no success.
+                self.state().offline_warning.reset();
+                self.settled(track, "published");
+            }
             Event::PublishFailed { track, reason } => self.publish_failed(track, reason),
             Event::KeyframeRequest { track, forward: true, .. } => self.request_keyframe(track),
             Event::Offline { reason, retry_in, .. } => {
