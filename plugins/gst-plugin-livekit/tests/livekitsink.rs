@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -523,5 +524,90 @@ fn trouble_in_the_stream_is_told_once_for_each_pad() {
     texts.extend(warnings(&pipeline));
     assert_eq!(texts.iter().filter(|t| back(t)).count(), 1, "{texts:?}");
     assert!(texts.iter().find(|t| back(t)).unwrap().starts_with("video_0: "), "{texts:?}");
+    stop(&pipeline);
+}
+
+#[test]
+fn data_of_which_nothing_can_be_made_is_told_in_every_run() {
+    init();
+    let (_silent, url) = silent_server();
+    let (pipeline, sink, mut source) = live_pipeline(&url);
+    for run in 0..2 {
+        pipeline.set_state(gst::State::Playing).unwrap();
+        for frame in 0..4 {
+            // No SPS, no PPS.
+            push(&source, access_unit([BASELINE[2]; 3]), Some(frame * 40));
+        }
+        end(&source);
+        let message = wait_for(&pipeline, gst::MessageType::Warning);
+        let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
+        assert!(warning.error().to_string().contains("no picture"), "run {run}: {warning:?}");
+        pipeline.set_state(gst::State::Ready).unwrap();
+        // The parser has its own word on a stream without a frame.
+        errors(&pipeline);
+        // One that was at its end takes no more data.
+        source.set_state(gst::State::Null).unwrap();
+        pipeline.remove(&source).unwrap();
+        source = live_source();
+        pipeline.add(&source).unwrap();
+        source.static_pad("src").unwrap().link(&sink.static_pad("video_0").unwrap()).unwrap();
+    }
+    stop(&pipeline);
+}
+
+#[test]
+fn sync_takes_effect_while_playing() {
+    init();
+    let (_silent, url) = silent_server();
+    let (pipeline, sink, _) = file_pipeline(&url);
+    let leaf = sink.downcast_ref::<gst::Bin>().unwrap().by_name("video_0-leaf").unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for sync in [false, true] {
+        sink.set_property("sync", sync);
+        assert_eq!(leaf.property::<bool>("sync"), sync);
+    }
+    stop(&pipeline);
+}
+
+#[test]
+fn a_pad_that_is_released_while_it_is_set_up_is_no_error() {
+    init();
+    let (_silent, url) = silent_server();
+    let (pipeline, sink, source) = live_pipeline(&url);
+    let releaser = Arc::new(Mutex::new(None));
+    let (thread, element) = (releaser.clone(), sink.downgrade());
+    sink.downcast_ref::<gst::Bin>().unwrap().connect_element_added(move |bin, added| {
+        if added.name() != "video_0-parser" {
+            return;
+        }
+        let sink = element.upgrade().unwrap();
+        *thread.lock().unwrap() = Some(std::thread::spawn(move || {
+            let pad = sink.static_pad("video_0").unwrap();
+            sink.release_request_pad(&pad);
+        }));
+        wait_until("the end of what is behind the pad", || bin.by_name("video_0-leaf").is_none());
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    push_all(&source, 2);
+    wait_until("the release", || releaser.lock().unwrap().is_some());
+    releaser.lock().unwrap().take().unwrap().join().unwrap();
+    assert_eq!(sink.downcast_ref::<gst::Bin>().unwrap().children().len(), 0);
+    let bus = pipeline.bus().unwrap();
+    while let Some(message) = bus.pop_filtered(&[gst::MessageType::Error]) {
+        assert_ne!(message.src(), Some(sink.upcast_ref()), "{message:?}");
+    }
+    stop(&pipeline);
+}
+
+#[test]
+fn a_pad_that_is_released_before_any_data_holds_nothing() {
+    init();
+    let (_silent, url) = silent_server();
+    let (pipeline, sink, source) = file_pipeline(&url);
+    assert_eq!(pipeline.set_state(gst::State::Playing), Ok(gst::StateChangeSuccess::Async));
+    source.set_state(gst::State::Null).unwrap();
+    pipeline.remove(&source).unwrap();
+    sink.release_request_pad(&sink.static_pad("video_0").unwrap());
+    wait_for_state(&pipeline, gst::State::Playing);
     stop(&pipeline);
 }

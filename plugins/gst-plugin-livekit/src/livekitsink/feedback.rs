@@ -93,6 +93,12 @@ impl LiveKitSink {
                 self.state().offline_warning.reset();
                 self.settled(track, "published");
             }
+            Event::MetadataRefused { reason } => gst::element_imp_warning!(
+                self,
+                gst::ResourceError::NotAuthorized,
+                ("The server did not take participant-name, metadata or attributes: {reason}. A ready token \
+                     needs the grant canUpdateOwnMetadata for that")
+            ),
             Event::PublishFailed { track, reason } => self.publish_failed(track, reason),
             Event::KeyframeRequest { track, forward: true, .. } => self.request_keyframe(track),
             Event::Offline { reason, retry_in, .. } => {

@@ -21,6 +21,8 @@ pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 pub struct LiveKitSink {
     settings: Mutex<Settings>,
     pub(crate) state: Mutex<State>,
+    /// [`Leaving::Rejoining`] is over.
+    pub(crate) rejoined: Condvar,
     pub(crate) inbox: Mutex<Inbox>,
     pub(crate) inbox_empty: Condvar,
     pub(crate) generation: AtomicU64,
@@ -114,7 +116,18 @@ impl LiveKitSink {
                 return false;
             }
         };
-        self.insert(pad, &element, &leaf)
+        let inserted = self.insert(pad, &element, &leaf);
+        if pad.imp().is_released() {
+            // Whoever releases it may have been here before the parser was. That is no error.
+            element.set_locked_state(true);
+            let _ = element.set_state(gst::State::Null);
+            let _ = pad.set_target(gst::Pad::NONE);
+            if element.parent().is_some() {
+                let _ = self.obj().remove(&element);
+            }
+            return false;
+        }
+        inserted
             .map_err(|error| {
                 gst::element_imp_error!(self, gst::CoreError::Pad, ("Cannot set up {}: {error}", pad.name()));
             })
@@ -202,6 +215,7 @@ impl ObjectSubclass for LiveKitSink {
         Self {
             settings: Mutex::default(),
             state: Mutex::default(),
+            rejoined: Condvar::new(),
             inbox: Mutex::default(),
             inbox_empty: Condvar::new(),
             generation: AtomicU64::new(0),
@@ -217,6 +231,11 @@ impl ObjectImpl for LiveKitSink {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         self.settings().set(pspec.name(), value);
+        if pspec.name() == "sync" {
+            for leaf in self.our_pads().iter().filter_map(|pad| self.leaf_of(pad)) {
+                leaf.imp().apply_sync(self);
+            }
+        }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
@@ -257,7 +276,7 @@ impl ObjectImpl for LiveKitSink {
 impl LiveKitSink {
     fn stats(&self) -> gst::Structure {
         let session = self.state().session.clone();
-        let snapshot = session.map(|session| session.stats()).unwrap_or_default();
+        let snapshot = session.map(|(_, session)| session.stats()).unwrap_or_default();
         let pads: Vec<Option<LiveKitSinkPad>> = {
             let state = self.state();
             let pad = |id| state.tracks.get(&id).and_then(glib::WeakRef::upgrade);
@@ -331,7 +350,8 @@ impl ElementImpl for LiveKitSink {
                     state.leaving = Leaving::Stopping;
                     state.session.clone()
                 };
-                if let Some(session) = session {
+                self.rejoined.notify_all();
+                if let Some((_, session)) = session {
                     session.leave();
                 }
             }
@@ -402,11 +422,15 @@ impl ElementImpl for LiveKitSink {
     fn release_pad(&self, pad: &gst::Pad) {
         let Some(pad) = pad.downcast_ref::<LiveKitSinkPad>() else { return };
         let name = pad.name();
+        pad.imp().release();
         self.remove_chain(pad);
         let _ = pad.set_active(false);
         let _ = pad.set_target(gst::Pad::NONE);
         let _ = self.obj().remove_pad(pad);
         self.obj().child_removed(pad, &name);
+        if self.our_pads().is_empty() {
+            self.end_preroll("no pad is left");
+        }
     }
 
     fn set_clock(&self, clock: Option<&gst::Clock>) -> bool {

@@ -18,6 +18,8 @@ use super::checks::{Seen, StreamChecks, Warning};
 use super::imp::CAT;
 use super::session::Leaving;
 use super::settings::PadSettings;
+use super::timeline::Progress;
+use super::watch::Silence;
 use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs};
 
 #[derive(Default)]
@@ -29,6 +31,8 @@ pub struct Leaf {
     live: AtomicBool,
     /// A buffer came.
     has_data: AtomicBool,
+    /// What went into the parser before.
+    silence: Mutex<Silence>,
 }
 
 #[derive(Default)]
@@ -37,7 +41,9 @@ struct Stream {
     /// What the track is to be, once caps came.
     config: Option<TrackConfig>,
     /// The track, and the generation of its session.
-    track: Option<(u64, Track)>,
+    track: Option<(u64, Arc<Track>)>,
+    /// How far the track is on the session's timeline.
+    progress: Progress,
     checks: StreamChecks,
     /// The session has had the first picture.
     primed: bool,
@@ -110,6 +116,7 @@ impl Leaf {
         if let Some(track) = sink.imp().publish(&pad, config, old, hold) {
             let mut stream = self.stream();
             stream.primed = false;
+            stream.progress = Progress::default();
             stream.track = Some(track);
         }
     }
@@ -120,12 +127,17 @@ impl Leaf {
         let mut query = gst::query::Latency::new();
         let live = self.obj().sink_pad().peer_query(&mut query) && query.result().0;
         self.live.store(live, Ordering::Release);
-        let sync = sink.imp().settings().sync && !live;
-        if self.obj().is_sync() != sync {
-            self.obj().set_sync(sync);
-        }
+        self.apply_sync(sink.imp());
         if live {
             sink.imp().end_preroll("live input");
+        }
+    }
+
+    /// Takes over the element's `sync`.
+    pub(crate) fn apply_sync(&self, sink: &super::imp::LiveKitSink) {
+        let sync = sink.settings().sync && !self.live.load(Ordering::Acquire);
+        if self.obj().is_sync() != sync {
+            self.obj().set_sync(sync);
         }
     }
 
@@ -145,32 +157,51 @@ impl Leaf {
     }
 
     /// A file waits for its track to be published. With its first picture at hand, the session can have the
-    /// viewers ready when it starts.
+    /// viewers ready when it starts. Only if it does wait: of a stream that goes on meanwhile this picture would
+    /// be an old one, shown until the encoder makes the next keyframe.
     fn prime(&self, buffer: &gst::BufferRef) {
-        let mut stream = self.stream();
-        if self.live.load(Ordering::Acquire) || std::mem::replace(&mut stream.primed, true) {
+        if self.live.load(Ordering::Acquire) || !self.sink().is_some_and(|sink| sink.imp().holds()) {
             return;
         }
-        let (Some((_, track)), Ok(map)) = (&stream.track, buffer.map_readable()) else { return };
-        if !track.is_live() {
-            let media_time = self.running_time(&stream.segment, buffer).unwrap_or_default().into();
-            track.prime(Frame { data: Arc::from(map.as_slice()), media_time, captured_at: Instant::now() });
-        }
+        let (track, segment) = {
+            let mut stream = self.stream();
+            let Some((_, track)) = stream.track.clone() else { return };
+            if track.is_live() || std::mem::replace(&mut stream.primed, true) {
+                return;
+            }
+            (track, stream.segment.clone())
+        };
+        let Ok(map) = buffer.map_readable() else { return };
+        let media_time = self.running_time(&segment, buffer).unwrap_or_default().into();
+        track.prime(Frame { data: Arc::from(map.as_slice()), media_time, captured_at: Instant::now() });
     }
 
-    /// The moment of a running time on the monotonic clock.
+    /// Where a frame's running time lies on the session's timeline.
+    fn media_time(&self, running_time: gst::ClockTime) -> Duration {
+        let (Some(sink), Some(base_time)) = (self.sink(), self.obj().base_time()) else {
+            return running_time.into();
+        };
+        let (current, now) = (self.obj().current_running_time().unwrap_or(running_time), Instant::now());
+        let mut stream = self.stream();
+        let timeline = &mut sink.imp().state().timeline;
+        timeline.media_time(base_time, current, now, running_time, &mut stream.progress)
+    }
+
+    /// The moment of a running time on the monotonic clock, now at the latest: a moment to come would keep
+    /// back the sender reports, and with them what synchronises sound and picture.
     fn instant_of(&self, running_time: gst::ClockTime) -> Instant {
         let now = Instant::now();
         let Some(current) = self.obj().current_running_time() else { return now };
-        let ahead = running_time.saturating_sub(current);
-        let behind = current.saturating_sub(running_time);
-        let moved = now.checked_add(ahead.into()).and_then(|t| t.checked_sub(Duration::from(behind)));
-        moved.unwrap_or(now)
+        now.checked_sub(Duration::from(current.saturating_sub(running_time))).unwrap_or(now)
     }
 
     /// Whether anything came out of the parser.
     pub(crate) fn has_data(&self) -> bool {
         self.has_data.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn warn(&self, warning: &Warning) {
@@ -250,6 +281,18 @@ impl ElementImpl for Leaf {
                 .collect()
         });
         TEMPLATES.as_ref()
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        // Each run is told anew that nothing comes out of the parser. (`start` is for NULL→READY.)
+        if transition == gst::StateChange::ReadyToPaused {
+            self.has_data.store(false, Ordering::Release);
+            *self.silence() = Silence::default();
+        }
+        self.parent_change_state(transition)
     }
 }
 
@@ -354,10 +397,7 @@ impl BaseSinkImpl for Leaf {
             return Err(gst::FlowError::NotNegotiated);
         }
         // Nothing published yet, or in a session that was left after EOS.
-        let generation = self.sink().map_or(0, |sink| match sink.imp().state().leaving {
-            Leaving::AfterEos => 0,
-            _ => sink.imp().generation(),
-        });
+        let generation = self.sink().map_or(0, |sink| sink.imp().data_generation());
         let missing = self.stream().track.as_ref().is_none_or(|(of, _)| *of != generation);
         if missing {
             self.publish();
@@ -371,12 +411,12 @@ impl BaseSinkImpl for Leaf {
             gst::element_imp_error!(self, gst::ResourceError::Read, ("Cannot read a buffer's memory"));
             gst::FlowError::Error
         })?;
-        let offset = match (self.sink(), self.obj().base_time()) {
-            (Some(sink), Some(base_time)) => sink.imp().timeline_offset(base_time),
-            _ => gst::ClockTime::ZERO,
+        let now = Instant::now();
+        let (segment, video, track) = {
+            let stream = self.stream();
+            let video = stream.config.as_ref().is_some_and(|config| config.codec == Codec::H264);
+            (stream.segment.clone(), video, stream.track.as_ref().map(|(_, track)| track.clone()))
         };
-        let mut stream = self.stream();
-        let video = stream.config.as_ref().is_some_and(|config| config.codec == Codec::H264);
         let unit = video.then(|| h264::inspect(&map));
         let seen = Seen {
             pts: buffer.pts().map(gst::ClockTime::nseconds),
@@ -384,32 +424,29 @@ impl BaseSinkImpl for Leaf {
             bytes: map.len(),
             unit: unit.as_ref(),
         };
-        let warnings = stream.checks.frame(Instant::now(), &seen);
-        match self.running_time(&stream.segment, buffer) {
-            Some(running_time) => {
+        let running_time = self.running_time(&segment, buffer);
+        let (warnings, early) = {
+            let mut stream = self.stream();
+            stream.early += u64::from(running_time.is_none());
+            (stream.checks.frame(now, &seen), stream.early)
+        };
+        match (running_time, track) {
+            (Some(running_time), Some(track)) => {
                 let frame = Frame {
                     data: Arc::from(map.as_slice()),
-                    media_time: (running_time + offset).into(),
+                    media_time: self.media_time(running_time),
                     captured_at: self.instant_of(running_time),
                 };
                 // The session counts what it drops, and asks for a keyframe if one is needed.
-                if let Some((_, track)) = &stream.track
-                    && let Outcome::Dropped(reason) = track.write(frame)
-                {
+                if let Outcome::Dropped(reason) = track.write(frame) {
                     gst::log!(CAT, imp = self, "dropped: {}", reason.as_str());
                 }
             }
-            None => {
-                stream.early += 1;
-                gst::debug!(
-                    CAT,
-                    imp = self,
-                    "{} buffers before the start of the stream so far",
-                    stream.early
-                );
+            (Some(_), None) => {}
+            (None, _) => {
+                gst::debug!(CAT, imp = self, "{early} buffers before the start of the stream so far");
             }
         }
-        drop(stream);
         for warning in &warnings {
             self.warn(warning);
         }
@@ -458,6 +495,42 @@ mod tests {
             assert_eq!(fields.get::<bool>("all-headers"), Ok(true));
             assert_eq!(fields.get::<u32>("count"), Ok(count));
         }
+    }
+
+    #[test]
+    fn the_first_picture_is_sent_ahead_only_while_the_pipeline_waits_for_it() {
+        gst::init().unwrap();
+        for held in [true, false] {
+            let sink: LiveKitSink = glib::Object::builder()
+                .property("url", "ws://127.0.0.1:1")
+                .property("api-key", "k")
+                .property("api-secret", "s")
+                .property("room", "r")
+                .build();
+            let pad = sink.request_pad_simple("video_%u").and_downcast().unwrap();
+            let _ = sink.set_state(gst::State::Paused);
+            let leaf = sink.imp().leaf_of(&pad).unwrap();
+            leaf.imp().stream().config = Some(TrackConfig::new(Codec::H264, "v"));
+            if !held {
+                sink.imp().end_preroll("this is a test");
+            }
+            leaf.imp().prepare(&gst::Buffer::from_slice([0, 0, 0, 1, 0x65, 0])).unwrap();
+            assert!(leaf.imp().stream().track.is_some());
+            assert_eq!(leaf.imp().stream().primed, held);
+            sink.set_state(gst::State::Null).unwrap();
+        }
+    }
+
+    #[test]
+    fn frames_ahead_of_the_clock_were_captured_now() {
+        gst::init().unwrap();
+        let leaf: super::super::Leaf = glib::Object::new();
+        let clock = gst::SystemClock::obtain();
+        leaf.set_clock(Some(&clock)).unwrap();
+        leaf.set_base_time(clock.time() - gst::ClockTime::from_seconds(10));
+        assert!(leaf.imp().instant_of(gst::ClockTime::from_seconds(60)) <= Instant::now());
+        let age = leaf.imp().instant_of(gst::ClockTime::from_seconds(8)).elapsed();
+        assert!(age >= Duration::from_secs(2) && age < Duration::from_secs(4), "{age:?}");
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod preroll;
 mod session;
 mod settings;
 mod stats;
+mod timeline;
 mod watch;
 
 /// What a track shows, as LiveKit names it.

@@ -2,6 +2,7 @@
 
 //! The request pads: a ghost pad with the settings of its track.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use gst::glib;
@@ -13,9 +14,19 @@ use super::settings::{PAD_PROPERTIES, PadSettings};
 #[derive(Default)]
 pub struct LiveKitSinkPad {
     settings: Mutex<PadSettings>,
+    released: AtomicBool,
 }
 
 impl LiveKitSinkPad {
+    /// The application has no use for the pad any more. Said before what is behind it is taken apart.
+    pub(crate) fn release(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
+    }
+
     /// The pad's settings, with what is unset taken from the element's.
     pub(crate) fn effective(&self) -> PadSettings {
         let own = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();

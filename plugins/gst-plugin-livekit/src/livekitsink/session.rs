@@ -2,7 +2,7 @@
 
 //! The bin's session: starting it, publishing into it, leaving it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use livekit_session::{Credentials, Event, Secret, Session, SessionConfig, Track,
 use super::imp::{CAT, LiveKitSink};
 use super::messages::Throttle;
 use super::preroll::Preroll;
+use super::timeline::Timeline;
 use super::{ConnectionState, LiveKitSinkPad, credentials, errors};
 
 /// How long leaving may take; the session promises this much.
@@ -28,27 +29,53 @@ pub(crate) enum Leaving {
     No,
     /// All pads are at their end. Data after that (a seek) joins anew.
     AfterEos,
+    /// A pad has such data and is at it; the others wait for it.
+    Rejoining,
     /// The element stops; frames that still come are for nobody.
     Stopping,
 }
+
+/// Tracks that ended keep their pad for this many later ones: events may still name them.
+const RETIRED_TRACKS: usize = 32;
 
 /// What exists from READY on.
 #[derive(Default)]
 pub(crate) struct State {
     /// Resolved at NULL→READY.
     pub config: Option<SessionConfig>,
-    /// From READY→PAUSED on.
-    pub session: Option<Arc<Session>>,
+    /// From READY→PAUSED on: the session and its generation.
+    pub session: Option<(u64, Arc<Session>)>,
     pub leaving: Leaving,
-    /// The base time of the session's first frame: where its timeline begins.
-    pub origin: Option<gst::ClockTime>,
+    pub timeline: Timeline,
     pub preroll: Preroll<TrackId>,
     /// The pad of each track of the session.
     pub tracks: HashMap<TrackId, glib::WeakRef<LiveKitSinkPad>>,
+    /// Of these, the ones that ended; the oldest first.
+    pub retired: VecDeque<TrackId>,
     /// Tracks that are wanted, and not refused by the server.
     pub usable: HashSet<TrackId>,
     pub connection_state: ConnectionState,
     pub offline_warning: Throttle,
+}
+
+impl State {
+    /// No session's tracks.
+    fn forget_tracks(&mut self) {
+        self.tracks.clear();
+        self.retired.clear();
+        self.usable.clear();
+    }
+
+    /// A track ended.
+    fn retire(&mut self, track: TrackId) {
+        self.usable.remove(&track);
+        self.retired.push_back(track);
+        while self.retired.len() > RETIRED_TRACKS {
+            if let Some(oldest) = self.retired.pop_front() {
+                self.tracks.remove(&oldest);
+            }
+        }
+    }
 }
 
 impl LiveKitSink {
@@ -101,10 +128,8 @@ impl LiveKitSink {
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         let config = {
             let mut state = self.state();
-            state.leaving = Leaving::No;
-            state.origin = None;
-            state.tracks.clear();
-            state.usable.clear();
+            state.timeline = Timeline::default();
+            state.forget_tracks();
             state.offline_warning.reset();
             state.config.clone().ok_or(gst::StateChangeError)?
         };
@@ -120,9 +145,56 @@ impl LiveKitSink {
             errors::post(&self.obj(), &error);
             gst::StateChangeError
         })?;
-        let old = self.state().session.replace(Arc::new(session));
-        drop(old);
+        let mut session = Some((generation, Arc::new(session)));
+        {
+            let mut state = self.state();
+            // A stop in the meantime has seen the old one only; this one leaves by being dropped.
+            if state.leaving != Leaving::Stopping {
+                std::mem::swap(&mut state.session, &mut session);
+            }
+        }
+        drop(session);
         Ok(())
+    }
+
+    /// The session to publish into, and its generation. After an EOS one pad joins again for all of them:
+    /// two sessions of one identity would throw each other out of the room.
+    fn session_for_data(&self, hold: bool) -> Option<(u64, Arc<Session>)> {
+        {
+            let state = self.state();
+            let mut state = self
+                .rejoined
+                .wait_while(state, |state| state.leaving == Leaving::Rejoining)
+                .unwrap_or_else(PoisonError::into_inner);
+            match state.leaving {
+                Leaving::No => return state.session.clone(),
+                Leaving::Stopping | Leaving::Rejoining => return None,
+                Leaving::AfterEos => {}
+            }
+            state.leaving = Leaving::Rejoining;
+            if hold {
+                state.preroll.start();
+            }
+        }
+        gst::info!(CAT, imp = self, "data after EOS: joining again");
+        if hold {
+            self.post_async_start();
+        }
+        let started = self.start_session();
+        let (session, failed) = {
+            let mut state = self.state();
+            let failed = if started.is_err() { state.session.take() } else { None };
+            if state.leaving == Leaving::Rejoining {
+                state.leaving = Leaving::No;
+            }
+            (state.session.clone().filter(|_| state.leaving == Leaving::No), failed)
+        };
+        self.rejoined.notify_all();
+        drop(failed);
+        if started.is_err() {
+            self.end_preroll("no session");
+        }
+        session
     }
 
     /// Adds a track for `pad` in the place of `old`, in the session that is (or, after an EOS, becomes) the
@@ -131,27 +203,17 @@ impl LiveKitSink {
         &self,
         pad: &LiveKitSinkPad,
         config: TrackConfig,
-        old: Option<(u64, Track)>,
+        old: Option<(u64, Arc<Track>)>,
         hold: bool,
-    ) -> Option<(u64, Track)> {
-        let leaving = self.state().leaving;
-        match leaving {
-            Leaving::No => (),
-            Leaving::Stopping => return None,
-            Leaving::AfterEos => {
-                gst::info!(CAT, imp = self, "data after EOS: joining again");
-                if hold {
-                    self.state().preroll.start();
-                    self.post_async_start();
-                }
-                self.start_session().ok()?;
-            }
-        }
+    ) -> Option<(u64, Arc<Track>)> {
+        let (generation, session) = self.session_for_data(hold)?;
         // Ids count anew in each session.
-        let old = old.and_then(|(of, old)| (of == self.generation()).then(|| old.id()));
-        let mut state = self.state();
-        let session = state.session.clone()?;
+        let replaced = old.as_ref().and_then(|(of, old)| (*of == generation).then(|| old.id()));
         gst::info!(CAT, imp = self, "adding {config:?} for {}", pad.name());
+        let mut state = self.state();
+        if state.session.as_ref().is_none_or(|(of, _)| *of != generation) {
+            return None;
+        }
         // Under the lock, so that the track's pad is known before the first event names the track;
         // adding a track only puts it into a queue.
         let track = session.add_track(config);
@@ -159,30 +221,38 @@ impl LiveKitSink {
         state.tracks.insert(id, pad.downgrade());
         state.usable.insert(id);
         state.preroll.added(id);
-        if let Some(old) = old {
+        if let Some(replaced) = replaced {
             // Now that another one is waited for, this ends nothing.
-            state.usable.remove(&old);
-            state.preroll.settled(&old);
+            state.retire(replaced);
+            state.preroll.settled(&replaced);
         }
-        Some((self.generation(), track))
+        Some((generation, Arc::new(track)))
     }
 
-    /// Where a running time with this base time lies on the session's timeline, apart from the running time
-    /// itself: it goes on when a seek or a pause makes the running time begin anew.
-    pub(crate) fn timeline_offset(&self, base_time: gst::ClockTime) -> gst::ClockTime {
-        base_time.saturating_sub(*self.state().origin.get_or_insert(base_time))
+    /// The generation of the session that data goes to; 0 = one is to be joined first.
+    pub(crate) fn data_generation(&self) -> u64 {
+        let state = self.state();
+        match state.leaving {
+            Leaving::AfterEos | Leaving::Rejoining => 0,
+            Leaving::No | Leaving::Stopping => state.session.as_ref().map_or(0, |(of, _)| *of),
+        }
+    }
+
+    /// Whether the pipeline waits for what is to be published.
+    pub(crate) fn holds(&self) -> bool {
+        self.state().preroll.is_pending()
     }
 
     /// A pad's track ended by itself: end of stream, new caps, or the pad was released.
-    pub(crate) fn unpublish(&self, (generation, track): (u64, Track)) {
+    pub(crate) fn unpublish(&self, (generation, track): (u64, Arc<Track>)) {
         let id = track.id();
         drop(track);
-        if generation != self.generation() {
-            return;
-        }
         let done = {
             let mut state = self.state();
-            state.usable.remove(&id);
+            if state.session.as_ref().is_none_or(|(of, _)| *of != generation) {
+                return;
+            }
+            state.retire(id);
             state.preroll.settled(&id)
         };
         if done {
@@ -231,8 +301,12 @@ impl LiveKitSink {
     pub(crate) fn leave_then_post(&self, eos: gst::Message) {
         let (session, generation) = {
             let mut state = self.state();
+            // Joining anew already, or stopping: this end of stream is one of the past.
+            if !matches!(state.leaving, Leaving::No | Leaving::AfterEos) {
+                return;
+            }
             state.leaving = Leaving::AfterEos;
-            (state.session.clone(), self.generation())
+            state.session.clone().map_or((None, 0), |(generation, session)| (Some(session), generation))
         };
         if let Some(session) = &session {
             session.leave();
@@ -246,7 +320,11 @@ impl LiveKitSink {
             }
             imp.deliver_all();
             // A seek or a stop in the meantime makes this end of stream one of the past.
-            let current = imp.generation() == generation && imp.state().leaving == Leaving::AfterEos;
+            let current = {
+                let state = imp.state();
+                let same = state.session.as_ref().map_or(0, |(of, _)| *of) == generation;
+                same && state.leaving == Leaving::AfterEos
+            };
             if current && sink.current_state() >= gst::State::Paused {
                 imp.parent_post_message(eos);
             }
@@ -256,7 +334,7 @@ impl LiveKitSink {
     /// PAUSED→READY, after the pads have stopped.
     pub(crate) fn stop_session(&self) {
         let session = self.state().session.take();
-        if let Some(session) = session {
+        if let Some((_, session)) = session {
             session.leave();
             if !session.wait_ended(LEAVE_TIMEOUT) {
                 gst::warning!(CAT, imp = self, "the session did not end in time");
@@ -266,8 +344,7 @@ impl LiveKitSink {
         // Whatever of it is still under way is stale from here on.
         self.generation.fetch_add(1, Ordering::AcqRel);
         let mut state = self.state();
-        state.tracks.clear();
-        state.usable.clear();
+        state.forget_tracks();
         state.leaving = Leaving::No;
         drop(state);
         self.set_connection_state(ConnectionState::Disconnected);
@@ -288,5 +365,82 @@ impl LiveKitSink {
                 .map(|token| Secret::new(token.trim()))
                 .ok_or_else(|| "no handler of the signal request-token returned one".into())
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use livekit_session::Codec;
+    use std::sync::Barrier;
+
+    fn playing_sink() -> super::super::LiveKitSink {
+        gst::init().unwrap();
+        let sink: super::super::LiveKitSink = glib::Object::builder()
+            .property("url", "ws://127.0.0.1:1")
+            .property("api-key", "k")
+            .property("api-secret", "s")
+            .property("room", "r")
+            .build();
+        let _ = sink.set_state(gst::State::Playing);
+        sink
+    }
+
+    fn pad(sink: &super::super::LiveKitSink) -> LiveKitSinkPad {
+        sink.request_pad_simple("audio_%u").and_downcast().unwrap()
+    }
+
+    fn track() -> TrackConfig {
+        TrackConfig::new(Codec::Opus, "a")
+    }
+
+    #[test]
+    fn pads_that_come_back_together_after_eos_join_once() {
+        let sink = playing_sink();
+        let imp = sink.imp();
+        let pads = [pad(&sink), pad(&sink), pad(&sink)];
+        for _ in 0..50 {
+            imp.state().leaving = Leaving::AfterEos;
+            let before = imp.generation();
+            let barrier = Barrier::new(pads.len());
+            let publish = |pad| {
+                barrier.wait();
+                imp.publish(pad, track(), None, true)
+            };
+            let publish = &publish;
+            let tracks: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = pads.iter().map(|pad| scope.spawn(move || publish(pad))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
+            });
+            assert_eq!(imp.generation(), before + 1, "one session");
+            let state = imp.state();
+            assert_eq!(state.session.as_ref().unwrap().0, before + 1);
+            for (generation, track) in &tracks {
+                assert_eq!(*generation, before + 1);
+                assert!(state.usable.contains(&track.id()));
+            }
+            assert_eq!(state.tracks.len(), pads.len(), "all in the new session");
+        }
+        sink.set_state(gst::State::Null).unwrap();
+    }
+
+    #[test]
+    fn tracks_that_ended_are_forgotten_in_the_end() {
+        let sink = playing_sink();
+        let pad = pad(&sink);
+        let mut old = None;
+        for _ in 0..100 {
+            old = sink.imp().publish(&pad, track(), old, true);
+        }
+        let last = old.as_ref().unwrap().1.id();
+        assert_eq!(sink.imp().state().tracks.len(), RETIRED_TRACKS + 1);
+        assert!(sink.imp().state().tracks.contains_key(&last));
+        for _ in 0..100 {
+            let other = sink.imp().publish(&pad, track(), None, true).unwrap();
+            sink.imp().unpublish(other);
+        }
+        assert_eq!(sink.imp().state().tracks.len(), RETIRED_TRACKS + 1);
+        assert_eq!(sink.imp().state().usable.len(), 1);
+        sink.set_state(gst::State::Null).unwrap();
     }
 }

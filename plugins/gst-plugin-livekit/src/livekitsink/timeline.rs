@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The session's media time, which goes on when running times begin anew. Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// The timeline that all pads of a session share, so that sound and picture stay together.
+#[derive(Debug, Default)]
+pub(crate) struct Timeline {
+    base: Option<Base>,
+}
+
+#[derive(Debug)]
+struct Base {
+    base_time: gst::ClockTime,
+    /// What is to be added to running times, ns.
+    offset: i128,
+    /// Where the clock last stood on the timeline (ns), and when.
+    last: (i128, Instant),
+}
+
+/// How far one stream is on the timeline.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    base_time: Option<gst::ClockTime>,
+    latest: i128,
+}
+
+impl Timeline {
+    /// The media time of a frame's running time, while the clock's is `current`.
+    ///
+    /// Base times can't be compared: after a change of the clock they are in another clock's units. So what
+    /// passed between two of them (a pause, a seek) is taken from the monotonic clock.
+    pub fn media_time(
+        &mut self,
+        base_time: gst::ClockTime,
+        current: gst::ClockTime,
+        now: Instant,
+        frame: gst::ClockTime,
+        stream: &mut Progress,
+    ) -> Duration {
+        let (current, frame) = (i128::from(current.nseconds()), i128::from(frame.nseconds()));
+        let base = self.base.get_or_insert(Base { base_time, offset: 0, last: (current, now) });
+        if base.base_time != base_time {
+            let (clock, when) = base.last;
+            let elapsed = now.saturating_duration_since(when).as_nanos();
+            base.offset = clock + i128::try_from(elapsed).unwrap_or_default() - current;
+            base.base_time = base_time;
+        }
+        base.last = (current + base.offset, now);
+        if stream.base_time != Some(base_time) {
+            stream.base_time = Some(base_time);
+            // Frames that were sent ahead of the clock (sync=false) may lie behind this.
+            base.offset += (stream.latest - frame - base.offset).max(0);
+        }
+        let media = (frame + base.offset).max(0);
+        stream.latest = stream.latest.max(media);
+        Duration::from_nanos(u64::try_from(media).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    struct Bench(Timeline, Progress, Instant);
+
+    impl Bench {
+        fn new() -> Self {
+            Self(Timeline::default(), Progress::default(), Instant::now())
+        }
+
+        /// Seconds: of the base time, of the monotonic clock, of the clock's running time, of the frame's.
+        fn at(&mut self, base: u64, now: u64, current: u64, frame: u64) -> u64 {
+            let s = gst::ClockTime::from_seconds;
+            let now = self.2 + Duration::from_secs(now);
+            self.0.media_time(s(base), s(current), now, s(frame), &mut self.1).as_secs()
+        }
+    }
+
+    #[test]
+    fn it_goes_on_over_a_pause_and_a_seek() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.at(100, 0, 0, 0), 0);
+        assert_eq!(bench.at(100, 5, 5, 5), 5);
+        assert_eq!(bench.at(110, 15, 5, 5), 15, "a pause of ten seconds");
+        assert_eq!(bench.at(110, 17, 7, 7), 17);
+        assert_eq!(bench.at(118, 18, 0, 0), 18, "a seek begins at zero");
+    }
+
+    #[test]
+    fn another_clock_makes_no_jump() {
+        for base in [3, 9_000_000] {
+            let mut bench = Bench::new();
+            assert_eq!(bench.at(1000, 0, 0, 0), 0);
+            assert_eq!(bench.at(1010, 20, 10, 10), 20);
+            assert_eq!(bench.at(base, 21, 10, 10), 21);
+            assert_eq!(bench.at(base, 23, 12, 12), 23);
+        }
+    }
+
+    #[test]
+    fn it_never_goes_back_when_frames_are_ahead_of_the_clock() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.at(100, 0, 0, 0), 0);
+        assert_eq!(bench.at(100, 1, 1, 60), 60);
+        assert_eq!(bench.at(102, 2, 0, 0), 60, "a seek to the start");
+        assert_eq!(bench.at(102, 2, 0, 1), 61);
+    }
+
+    #[test]
+    fn streams_share_it() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.at(100, 0, 0, 0), 0);
+        assert_eq!(bench.at(110, 10, 0, 0), 10);
+        let (mut other, s) = (Progress::default(), gst::ClockTime::from_seconds);
+        let now = bench.2 + Duration::from_secs(12);
+        let media = bench.0.media_time(s(110), s(2), now, s(2), &mut other);
+        assert_eq!(media, Duration::from_secs(12));
+    }
+
+    #[test]
+    fn odd_times_do_no_harm() {
+        let mut bench = Bench::new();
+        let max = u64::MAX / SECOND;
+        assert_eq!(bench.at(0, 0, 0, max), max);
+        assert!(bench.at(1, 5, 0, max) >= max);
+    }
+}
