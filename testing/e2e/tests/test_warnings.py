@@ -102,3 +102,22 @@ def test_profile_browsers_can_not_show(stage, media, allow):
     else:
         # Refused by the caps, which is told by whoever stands before the sink.
         publisher.wait_for("error", timeout=10)
+
+
+def ready_token(stage, **grants):
+    return stage.env(LIVEKIT_API_KEY=None, LIVEKIT_API_SECRET=None, LIVEKIT_TOKEN=stage.server.token(stage.room, "camera", **grants))
+
+
+def test_metadata_with_a_token_that_does_not_allow_it(stage):
+    publisher = stage.live(sink="metadata=hello", env=ready_token(stage))
+    once(publisher, "canupdateownmetadata")
+    publisher.wait_published()
+    assert_only(publisher, "canupdateownmetadata")
+
+
+def test_metadata_with_a_token_that_allows_it(stage):
+    publisher = stage.live(sink="metadata=hello", env=ready_token(stage, canUpdateOwnMetadata=True))
+    publisher.wait_published()
+    camera = lambda: next((p for p in stage.server.participants(stage.room) if p["identity"] == "camera"), {})
+    wait_until(lambda: camera().get("metadata") == "hello", 10, lambda: f"metadata: {camera()}")
+    assert publisher.select("warning") == []
