@@ -9,7 +9,6 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
     attempts: u32,
-    waited: Duration,
 }
 
 /// Attempts within the first minute are at most this far apart.
@@ -28,7 +27,6 @@ impl Backoff {
         let limit = if elapsed < EARLY_PHASE { EARLY_MAX } else { LATE_MAX };
         let full = FIRST.saturating_mul(1 << doublings).min(limit);
         let delay = full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
-        self.waited = self.waited.saturating_add(delay);
         (self.attempts, delay)
     }
 
