@@ -77,7 +77,9 @@ fn run() -> Result<(), String> {
     let session = Session::start(config, Arc::new(observer)).map_err(|e| e.to_string())?;
     let mut track_config = TrackConfig::new(Codec::H264, "file");
     if let Some(sps) = units.iter().find_map(|unit| h264::inspect(unit).sps) {
-        (track_config.width, track_config.height) = (sps.width, sps.height);
+        for layer in &mut track_config.layers {
+            (layer.width, layer.height) = (sps.width, sps.height);
+        }
     }
     let track = session.add_track(track_config);
     while !track.is_live() {

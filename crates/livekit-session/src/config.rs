@@ -110,6 +110,9 @@ pub struct SessionConfig {
     /// How long the start of a track is put off for somebody to subscribe, after its first keyframe was sent
     /// ahead (see [`crate::Track::prime`]). Default 500 ms.
     pub prime_hold: Duration,
+    /// How long a frame may wait to be sent. Beyond it the rest of its group of pictures is dropped, up to the
+    /// next keyframe that fits. Default 300 ms.
+    pub max_queue_time: Duration,
     /// What the session calls itself towards the server, e.g. an application's name and version.
     pub user_agent: Option<String>,
 }
@@ -130,6 +133,7 @@ impl SessionConfig {
             reconnect_attempts: None,
             keyframe_min_interval: Duration::from_millis(500),
             prime_hold: Duration::from_millis(500),
+            max_queue_time: Duration::from_millis(300),
             user_agent: None,
         }
     }
@@ -210,6 +214,21 @@ impl Codec {
     }
 }
 
+/// One encoding of a track's picture.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerConfig {
+    /// Picture width in pixels; 0 for audio or if unknown.
+    pub width: u32,
+    /// Picture height in pixels; 0 for audio or if unknown.
+    pub height: u32,
+    /// The lowest bitrate worth sending, in bit/s; 0 if unset. A layer that gets less is paused, not starved.
+    pub min_bitrate: u32,
+    /// What the encoder is told before anything is known of the network, in bit/s; 0 if unset.
+    pub start_bitrate: u32,
+    /// The highest bitrate, in bit/s, announced to the server and never exceeded by a target; 0 if unset.
+    pub max_bitrate: u32,
+}
+
 /// One track to publish.
 #[derive(Clone, Debug)]
 pub struct TrackConfig {
@@ -219,28 +238,33 @@ pub struct TrackConfig {
     pub name: String,
     /// What the track shows.
     pub source: TrackSource,
-    /// Picture width in pixels; 0 for audio or if unknown.
-    pub width: u32,
-    /// Picture height in pixels; 0 for audio or if unknown.
-    pub height: u32,
-    /// The highest bitrate of the track in bit/s, announced to the server and used to start the bandwidth
-    /// estimate; 0 if unknown.
-    pub max_bitrate: u32,
+    /// The encodings of one picture (simulcast), from the smallest to the largest; exactly one for audio and for
+    /// video without simulcast.
+    pub layers: Vec<LayerConfig>,
+    /// The track's part when bandwidth is short, as a weight against that of the other tracks; from 1.
+    pub priority: u32,
+    /// Published, but muted: viewers are told that there is nothing to see for now.
+    pub muted: bool,
     /// Opus with two channels.
     pub stereo: bool,
 }
 
 impl TrackConfig {
-    /// A track with a name and defaults for the rest.
+    /// A track of one layer with a name and defaults for the rest.
     pub fn new(codec: Codec, name: impl Into<String>) -> Self {
         Self {
             codec,
             name: name.into(),
             source: if codec.is_video() { TrackSource::Camera } else { TrackSource::Microphone },
-            width: 0,
-            height: 0,
-            max_bitrate: 0,
+            layers: vec![LayerConfig::default()],
+            priority: 1,
+            muted: false,
             stereo: false,
         }
+    }
+
+    /// The largest layer.
+    pub fn top_layer(&self) -> LayerConfig {
+        self.layers.last().cloned().unwrap_or_default()
     }
 }

@@ -91,6 +91,35 @@ pub enum Quality {
     High,
 }
 
+/// What an encoder should do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What it should make, in bit/s.
+    pub bitrate: u32,
+    /// False = nobody needs frames now, and none are sent.
+    pub active: bool,
+    /// What brought the change about.
+    pub reason: TargetReason,
+}
+
+/// Why an encoder's [`Target`] changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TargetReason {
+    /// Nothing is known of the network yet.
+    Start,
+    /// The network carries more or less than before.
+    Estimate,
+    /// The network does not carry even the lowest bitrate of this layer beside the others.
+    Congestion,
+    /// Nobody subscribes.
+    Unwatched,
+    /// The track is muted.
+    Muted,
+    /// Frames are needed again.
+    Resumed,
+}
+
 /// Something happened. Delivered in order, from the session's own thread.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -139,11 +168,31 @@ pub enum Event {
     KeyframeRequest {
         /// The track.
         track: TrackId,
+        /// Which of its layers, from 0.
+        layer: usize,
         /// Who asks.
         reason: KeyframeReason,
         /// Whether the encoder is to be asked now. False = folded into a request that is still
         /// unanswered or too recent.
         forward: bool,
+    },
+    /// What the encoder of a layer should make changed.
+    Target {
+        /// The track.
+        track: TrackId,
+        /// Which of its layers, from 0.
+        layer: usize,
+        /// All that its encoder needs to know.
+        target: Target,
+    },
+    /// A track was muted or unmuted.
+    Muted {
+        /// The track.
+        track: TrackId,
+        /// What it is now.
+        muted: bool,
+        /// By the server, for somebody with the right to; else by [`crate::Track::set_muted`].
+        by_server: bool,
     },
     /// A new estimate of what the network carries for all tracks together, in bit/s.
     BandwidthEstimate(u64),

@@ -48,11 +48,13 @@ mod session;
 mod signal;
 mod stats;
 
-pub use config::{Codec, Credentials, Secret, SessionConfig, TokenProvider, TrackConfig, TrackSource};
+pub use config::{
+    Codec, Credentials, LayerConfig, Secret, SessionConfig, TokenProvider, TrackConfig, TrackSource,
+};
 pub use error::{Error, LeaveReason};
 pub use event::{
     ConnectionQuality, ConnectionState, Event, KeyframeReason, Observer, Participant, Quality, RoomInfo,
-    TrackId,
+    Target, TargetReason, TrackId,
 };
 pub use frame::{DropReason, Frame, MAX_FRAME_BYTES, Outcome};
 pub use session::{Session, Track};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Codec, SessionConfig, TrackConfig};
+use crate::config::{Codec, LayerConfig, SessionConfig, TrackConfig};
 use crate::driver;
 use crate::engine::MediaEngine;
 use crate::engine::webrtc::WebRtcEngine;
@@ -57,31 +57,53 @@ pub(crate) struct Status {
 pub(crate) enum Command {
     AddTrack(TrackId, TrackConfig, Arc<TrackShared>),
     CloseTrack(TrackId),
-    /// A frame, and whether decoding can start at it.
-    Frame(TrackId, Frame, bool),
-    Prime(TrackId, Frame),
-    WantKeyframe(TrackId, KeyframeReason),
+    /// A frame of a layer, and whether decoding can start at it.
+    Frame(TrackId, usize, Frame, bool),
+    Prime(TrackId, usize, Frame),
+    WantKeyframe(TrackId, usize, KeyframeReason),
+    SetMuted(TrackId, bool),
     Leave,
 }
 
 /// What a track's handle and the driver have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TrackShared {
-    pub(crate) counters: TrackCounters,
     /// Published and connected: frames may go out.
     pub(crate) live: AtomicBool,
+    /// Frames were refused for want of a connection: a picture kept for the start is one of the past.
+    pub(crate) missed_start: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    pub(crate) layers: Vec<LayerShared>,
+}
+
+/// … of one layer.
+#[derive(Debug, Default)]
+pub(crate) struct LayerShared {
+    pub(crate) counters: TrackCounters,
     /// A frame was lost, so only a keyframe may follow.
     pub(crate) need_keyframe: AtomicBool,
     /// The driver knows that one is waited for.
     pub(crate) keyframe_wanted: AtomicBool,
-    /// Frames were refused for want of a connection: a picture kept for the start is one of the past.
-    pub(crate) missed_start: AtomicBool,
-    pub(crate) closed: AtomicBool,
     pub(crate) handover_frames: AtomicUsize,
     pub(crate) handover_bytes: AtomicUsize,
 }
 
 impl TrackShared {
+    fn new(config: &TrackConfig) -> Self {
+        let layer = || LayerShared {
+            need_keyframe: AtomicBool::new(config.codec.is_video()),
+            ..LayerShared::default()
+        };
+        Self {
+            live: AtomicBool::default(),
+            missed_start: AtomicBool::default(),
+            closed: AtomicBool::default(),
+            layers: config.layers.iter().map(|_| layer()).collect(),
+        }
+    }
+}
+
+impl LayerShared {
     /// The driver took a frame of `bytes` out of the hand-over.
     pub(crate) fn handed_over(&self, bytes: usize) {
         self.handover_frames.fetch_sub(1, Ordering::AcqRel);
@@ -131,11 +153,13 @@ impl Session {
     }
 
     /// Adds a track; it is published as soon as the room is joined, and again after every reconnect.
-    pub fn add_track(&self, config: TrackConfig) -> Track {
+    pub fn add_track(&self, mut config: TrackConfig) -> Track {
+        if config.layers.is_empty() {
+            config.layers.push(LayerConfig::default());
+        }
         let id = TrackId(self.shared.next_track.fetch_add(1, Ordering::Relaxed));
         let codec = config.codec;
-        let track = Arc::new(TrackShared::default());
-        track.need_keyframe.store(codec.is_video(), Ordering::Relaxed);
+        let track = Arc::new(TrackShared::new(&config));
         let _ = self.shared.commands.send(Command::AddTrack(id, config, track.clone()));
         Track { id, codec, track, commands: self.shared.commands.clone() }
     }
@@ -154,9 +178,11 @@ impl Session {
             .tracks
             .iter()
             .map(|(known, shared)| {
-                let mut track = known.clone();
-                shared.counters.fill(&mut track);
-                track
+                let mut stats = known.clone();
+                if let Some(layer) = shared.layers.get(stats.layer) {
+                    layer.counters.fill(&mut stats);
+                }
+                stats
             })
             .collect();
         stats
@@ -201,15 +227,24 @@ impl Track {
         self.id
     }
 
-    /// Sends a frame. Never blocks and may be called from any one thread at a time.
+    /// Sends a frame of the first layer, which is the only one unless the track is simulcast.
+    /// See [`Self::write_layer`].
+    pub fn write(&self, frame: Frame) -> Outcome {
+        self.write_layer(0, frame)
+    }
+
+    /// Sends a frame of a layer. Never blocks; each layer may be written by one thread at a time.
     ///
     /// After a gap, and at the start, only a keyframe is taken: frames before it are dropped as
     /// [`DropReason::WaitingForKeyframe`] and the observer is told that a keyframe is wanted.
-    pub fn write(&self, frame: Frame) -> Outcome {
+    ///
+    /// A layer that the track does not have is [`DropReason::Closed`].
+    pub fn write_layer(&self, layer: usize, frame: Frame) -> Outcome {
+        let Some(shared) = self.track.layers.get(layer) else { return Outcome::Dropped(DropReason::Closed) };
         let bytes = frame.data.len();
         let keyframe = frame.is_keyframe(self.codec);
-        let outcome = self.admit(frame, keyframe);
-        self.track.counters.count(outcome, bytes, keyframe);
+        let outcome = self.admit(layer, shared, frame, keyframe);
+        shared.counters.count(outcome, bytes, keyframe);
         outcome
     }
 
@@ -222,15 +257,27 @@ impl Track {
     /// `Published` follows a quarter of a second after somebody asked for a keyframe, or after
     /// [`SessionConfig::prime_hold`] if nobody does. The stream then starts with the same frame again, by [`Self::write`].
     pub fn prime(&self, frame: Frame) {
+        self.prime_layer(0, frame);
+    }
+
+    /// [`Self::prime`] for a layer of a simulcast track.
+    pub fn prime_layer(&self, layer: usize, frame: Frame) {
         if self.codec.is_video() && frame.is_keyframe(self.codec) && frame.data.len() <= MAX_FRAME_BYTES {
-            let _ = self.commands.send(Command::Prime(self.id, frame));
+            let _ = self.commands.send(Command::Prime(self.id, layer, frame));
         }
     }
 
-    /// The counters that need no network: frames sent and dropped.
+    /// Tells the room that there is nothing to see or hear for now, or that there is again.
+    pub fn set_muted(&self, muted: bool) {
+        let _ = self.commands.send(Command::SetMuted(self.id, muted));
+    }
+
+    /// The counters of the first layer that need no network: frames sent and dropped.
     pub fn stats(&self) -> TrackStats {
         let mut stats = TrackStats { track: Some(self.id), ..TrackStats::default() };
-        self.track.counters.fill(&mut stats);
+        if let Some(layer) = self.track.layers.first() {
+            layer.counters.fill(&mut stats);
+        }
         stats
     }
 
@@ -239,55 +286,54 @@ impl Track {
         self.track.live.load(Ordering::Acquire)
     }
 
-    fn admit(&self, frame: Frame, keyframe: bool) -> Outcome {
-        let track = &*self.track;
+    fn admit(&self, index: usize, layer: &LayerShared, frame: Frame, keyframe: bool) -> Outcome {
         let bytes = frame.data.len();
-        if track.closed.load(Ordering::Acquire) {
+        if self.track.closed.load(Ordering::Acquire) {
             return Outcome::Dropped(DropReason::Closed);
         }
         if bytes == 0 {
             return Outcome::Dropped(DropReason::Empty);
         }
         if bytes > MAX_FRAME_BYTES {
-            return self.lost(DropReason::TooLarge);
+            return self.lost(index, layer, DropReason::TooLarge);
         }
-        if !track.live.load(Ordering::Acquire) {
-            track.missed_start.store(true, Ordering::Release);
+        if !self.track.live.load(Ordering::Acquire) {
+            self.track.missed_start.store(true, Ordering::Release);
             return Outcome::Dropped(DropReason::NotConnected);
         }
-        if track.need_keyframe.load(Ordering::Acquire) && !keyframe {
-            self.want_keyframe(KeyframeReason::Start);
+        if layer.need_keyframe.load(Ordering::Acquire) && !keyframe {
+            self.want_keyframe(index, layer, KeyframeReason::Start);
             return Outcome::Dropped(DropReason::WaitingForKeyframe);
         }
-        let queued = track.handover_frames.load(Ordering::Acquire);
+        let queued = layer.handover_frames.load(Ordering::Acquire);
         if queued >= MAX_HANDOVER_FRAMES
-            || track.handover_bytes.load(Ordering::Acquire) + bytes > MAX_HANDOVER_BYTES
+            || layer.handover_bytes.load(Ordering::Acquire) + bytes > MAX_HANDOVER_BYTES
         {
-            return self.lost(DropReason::QueueFull);
+            return self.lost(index, layer, DropReason::QueueFull);
         }
-        track.need_keyframe.store(false, Ordering::Release);
-        track.keyframe_wanted.store(false, Ordering::Release);
-        track.handover_frames.fetch_add(1, Ordering::AcqRel);
-        track.handover_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if self.commands.send(Command::Frame(self.id, frame, keyframe)).is_err() {
+        layer.need_keyframe.store(false, Ordering::Release);
+        layer.keyframe_wanted.store(false, Ordering::Release);
+        layer.handover_frames.fetch_add(1, Ordering::AcqRel);
+        layer.handover_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if self.commands.send(Command::Frame(self.id, index, frame, keyframe)).is_err() {
             return Outcome::Dropped(DropReason::Closed);
         }
         if queued == 0 { Outcome::Sent } else { Outcome::Queued }
     }
 
     /// A frame that others refer to is missing now.
-    fn lost(&self, reason: DropReason) -> Outcome {
+    fn lost(&self, index: usize, layer: &LayerShared, reason: DropReason) -> Outcome {
         if self.codec.is_video() {
-            self.track.need_keyframe.store(true, Ordering::Release);
-            self.want_keyframe(KeyframeReason::Dropped);
+            layer.need_keyframe.store(true, Ordering::Release);
+            self.want_keyframe(index, layer, KeyframeReason::Dropped);
         }
         Outcome::Dropped(reason)
     }
 
     /// Says once that nothing goes out until a keyframe comes.
-    fn want_keyframe(&self, reason: KeyframeReason) {
-        if !self.track.keyframe_wanted.swap(true, Ordering::AcqRel) {
-            let _ = self.commands.send(Command::WantKeyframe(self.id, reason));
+    fn want_keyframe(&self, index: usize, layer: &LayerShared, reason: KeyframeReason) {
+        if !layer.keyframe_wanted.swap(true, Ordering::AcqRel) {
+            let _ = self.commands.send(Command::WantKeyframe(self.id, index, reason));
         }
     }
 }

@@ -25,15 +25,17 @@ pub struct SessionStats {
     pub reconnects: u32,
     /// From the start of the session to the first join.
     pub time_to_join: Option<Duration>,
-    /// One entry a track.
+    /// One entry for each layer of each track, in that order.
     pub tracks: Vec<TrackStats>,
 }
 
-/// A snapshot of one track. Counters run over the track's whole life, reconnects included.
+/// A snapshot of one layer of a track. Counters run over the track's whole life, reconnects included.
 #[derive(Clone, Debug, Default)]
 pub struct TrackStats {
     /// The track; `None` in a default value only.
     pub track: Option<TrackId>,
+    /// Which of the track's layers, from 0.
+    pub layer: usize,
     /// The id that the server gave it, while it is published.
     pub sid: Option<String>,
     /// Frames handed to the transport.

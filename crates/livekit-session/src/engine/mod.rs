@@ -18,18 +18,50 @@ use crate::frame::Frame;
 /// What an engine reports.
 #[derive(Debug)]
 pub(crate) enum EngineEvent {
-    Published { track: TrackId, sid: String, name: String, mime_type: String },
-    Unpublished { track: TrackId, sid: String },
-    PublishFailed { track: TrackId, reason: String },
-    MetadataRefused { reason: String },
-    KeyframeRequest { track: TrackId, reason: KeyframeReason },
+    Published {
+        track: TrackId,
+        sid: String,
+        name: String,
+        mime_type: String,
+    },
+    Unpublished {
+        track: TrackId,
+        sid: String,
+    },
+    PublishFailed {
+        track: TrackId,
+        reason: String,
+    },
+    MetadataRefused {
+        reason: String,
+    },
+    KeyframeRequest {
+        track: TrackId,
+        layer: usize,
+        reason: KeyframeReason,
+    },
+    /// The server muted or unmuted a track of ours.
+    Muted {
+        track: TrackId,
+        muted: bool,
+    },
     BandwidthEstimate(u64),
-    SubscribedQuality { track: TrackId, qualities: Vec<(Quality, bool)> },
+    SubscribedQuality {
+        track: TrackId,
+        qualities: Vec<(Quality, bool)>,
+    },
     ParticipantJoined(Participant),
     ParticipantLeft(Participant),
-    ConnectionQuality { quality: ConnectionQuality, score: f32 },
+    ConnectionQuality {
+        quality: ConnectionQuality,
+        score: f32,
+    },
     TransportStats(TransportStats),
-    TrackStats { track: TrackId, stats: EngineTrackStats },
+    TrackStats {
+        track: TrackId,
+        layer: usize,
+        stats: EngineTrackStats,
+    },
 }
 
 /// Figures of the connection.
@@ -41,7 +73,7 @@ pub(crate) struct TransportStats {
     pub(crate) send_errors: u64,
 }
 
-/// Figures of one track's RTP stream.
+/// Figures of the RTP stream of one layer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EngineTrackStats {
     pub(crate) packets: u64,
@@ -69,15 +101,15 @@ pub(crate) trait MediaEngine: Sized + Send {
     /// Begins to unpublish; [`EngineEvent::Unpublished`] follows at once.
     fn unpublish(&mut self, track: TrackId);
 
-    /// Sends a frame of a published track. An error is one of the connection; a track that can't be sent is
+    /// Sends a frame of a layer of a published track. An error is one of the connection; a track that can't be sent is
     /// reported by [`EngineEvent::PublishFailed`].
-    fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error>;
+    fn write(&mut self, track: TrackId, layer: usize, frame: &Frame) -> Result<(), Error>;
 
     /// Waits for something to report. An error means that the connection is over.
     fn next(&mut self) -> impl Future<Output = Result<EngineEvent, Error>> + Send;
 
-    /// How long the oldest packet of a track has been waiting to be sent.
-    fn queue_age(&mut self, track: TrackId) -> Duration;
+    /// How long the oldest packet of a layer has been waiting to be sent.
+    fn queue_age(&mut self, track: TrackId, layer: usize) -> Duration;
 
     /// Whether everything written has been sent.
     fn is_drained(&mut self) -> bool;

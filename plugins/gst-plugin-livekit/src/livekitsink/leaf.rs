@@ -12,7 +12,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use livekit_session::bitstream::h264;
-use livekit_session::{Codec, Frame, Outcome, Track, TrackConfig, TrackSource};
+use livekit_session::{Codec, Frame, LayerConfig, Outcome, Track, TrackConfig, TrackSource};
 
 use super::checks::{Seen, StreamChecks, Warning};
 use super::imp::CAT;
@@ -236,16 +236,20 @@ fn track_config(codec: Codec, caps: &gst::StructureRef, settings: &PadSettings, 
         super::TrackSource::Unknown => TrackSource::Unknown,
     };
     let positive = |name| caps.get::<i32>(name).ok().and_then(|v| u32::try_from(v).ok()).unwrap_or_default();
-    config.width = positive("width");
-    config.height = positive("height");
-    config.max_bitrate = settings.max_bitrate.unwrap_or_default();
+    config.layers = vec![LayerConfig {
+        width: positive("width"),
+        height: positive("height"),
+        max_bitrate: settings.max_bitrate.unwrap_or_default(),
+        ..LayerConfig::default()
+    }];
     config.stereo = codec == Codec::Opus && positive("channels") == 2;
     config
 }
 
 /// Whether a stream of new caps can go on in the same track.
 fn same_track(old: &TrackConfig, new: &TrackConfig) -> bool {
-    old.codec == new.codec && (old.width, old.height) == (new.width, new.height) && old.stereo == new.stereo
+    let sizes = |config: &TrackConfig| config.layers.iter().map(|l| (l.width, l.height)).collect::<Vec<_>>();
+    old.codec == new.codec && sizes(old) == sizes(new) && old.stereo == new.stereo
 }
 
 #[glib::object_subclass]
@@ -322,7 +326,7 @@ impl BaseSinkImpl for Leaf {
             let renew =
                 !(stream.track.is_some() && stream.config.as_ref().is_some_and(|c| same_track(c, &config)));
             if stream.config.is_none() {
-                stream.checks = StreamChecks::new(config.max_bitrate);
+                stream.checks = StreamChecks::new(config.top_layer().max_bitrate);
             }
             stream.config = Some(config);
             stream.refused = None;
@@ -467,7 +471,8 @@ mod tests {
     fn a_track_takes_its_name_kind_and_size_from_pad_and_caps() {
         gst::init().unwrap();
         let plain = config(Codec::H264, "video/x-h264,width=640,height=480", &PadSettings::default());
-        assert_eq!((plain.name.as_str(), plain.width, plain.height), ("video_0", 640, 480));
+        let layer = plain.top_layer();
+        assert_eq!((plain.name.as_str(), layer.width, layer.height), ("video_0", 640, 480));
         assert_eq!(plain.source, TrackSource::Camera);
         let settings = PadSettings {
             track_name: Some("front".into()),
@@ -476,7 +481,8 @@ mod tests {
             ..PadSettings::default()
         };
         let own = config(Codec::H264, "video/x-h264", &settings);
-        assert_eq!((own.name.as_str(), own.source, own.max_bitrate), ("front", TrackSource::ScreenShare, 5));
+        assert_eq!((own.name.as_str(), own.source), ("front", TrackSource::ScreenShare));
+        assert_eq!(own.top_layer().max_bitrate, 5);
         let audio = config(Codec::Opus, "audio/x-opus,channels=2", &PadSettings::default());
         assert!(audio.stereo && audio.source == TrackSource::Microphone);
         assert!(!config(Codec::Opus, "audio/x-opus,channels=1", &PadSettings::default()).stereo);

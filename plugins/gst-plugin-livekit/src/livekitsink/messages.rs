@@ -31,7 +31,7 @@ pub(crate) fn structure(event: &Event, pad: impl Fn(&TrackId) -> String) -> Opti
             .field("pad", pad(track))
             .field("track-sid", sid)
             .build(),
-        Event::KeyframeRequest { track, reason, forward } => {
+        Event::KeyframeRequest { track, reason, forward, .. } => {
             gst::Structure::builder("livekit-keyframe-request")
                 .field("pad", pad(track))
                 .field("kind", keyframe_reason(*reason))

@@ -217,7 +217,7 @@ impl WebRtcEngine {
                         KeyframeRequestKind::Pli => KeyframeReason::Pli,
                         KeyframeRequestKind::Fir => KeyframeReason::Fir,
                     };
-                    self.events.push_back(EngineEvent::KeyframeRequest { track, reason });
+                    self.events.push_back(EngineEvent::KeyframeRequest { track, layer: 0, reason });
                 }
             }
             RtcEvent::PeerStats(stats) => {
@@ -243,7 +243,7 @@ impl WebRtcEngine {
                     loss: stats.loss,
                     queued_bytes: self.queued_bytes(stats.mid),
                 };
-                self.events.push_back(EngineEvent::TrackStats { track, stats });
+                self.events.push_back(EngineEvent::TrackStats { track, layer: 0, stats });
             }
             other => trace!(?other, "unused"),
         }
@@ -318,10 +318,15 @@ impl WebRtcEngine {
         let wanted: u64 = self
             .publications
             .configs()
-            .map(|config| match (config.codec.is_video(), u64::from(config.max_bitrate)) {
-                (true, 0) => DEFAULT_DESIRED,
-                (true, max) => max,
-                (false, _) => AUDIO_DESIRED,
+            .map(|config| {
+                match (
+                    config.codec.is_video(),
+                    config.layers.iter().map(|l| u64::from(l.max_bitrate)).sum::<u64>(),
+                ) {
+                    (true, 0) => DEFAULT_DESIRED,
+                    (true, max) => max,
+                    (false, _) => AUDIO_DESIRED,
+                }
             })
             .sum();
         let wanted = wanted.saturating_mul(DESIRED_HEADROOM_PERCENT) / 100;
@@ -452,6 +457,11 @@ impl WebRtcEngine {
                     })
                     .collect();
                 self.events.push_back(EngineEvent::SubscribedQuality { track, qualities });
+            }
+            M::Mute(mute) => {
+                if let Some(track) = self.publications.by_sid(&mute.sid) {
+                    self.events.push_back(EngineEvent::Muted { track, muted: mute.muted });
+                }
             }
             M::RefreshToken(token) => self.refreshed_token = Some(Secret::new(token)),
             M::Leave(leave) => {
@@ -638,7 +648,7 @@ impl MediaEngine for WebRtcEngine {
         self.watch_server();
     }
 
-    fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error> {
+    fn write(&mut self, track: TrackId, _layer: usize, frame: &Frame) -> Result<(), Error> {
         if self.closed_by_server.is_some() {
             return Ok(());
         }
@@ -680,7 +690,7 @@ impl MediaEngine for WebRtcEngine {
         }
     }
 
-    fn queue_age(&mut self, track: TrackId) -> Duration {
+    fn queue_age(&mut self, track: TrackId, _layer: usize) -> Duration {
         let Some(mid) = self.publications.get_mut(track).and_then(|p| p.mid) else { return Duration::ZERO };
         let mut direct = self.rtc.direct_api();
         let queue = direct.stream_tx_by_mid(mid, None).and_then(|s| s.queue_info());

@@ -162,13 +162,14 @@ impl Publications {
 
 fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest {
     let is_video = config.codec.is_video();
+    let top = config.top_layer();
     // One layer, named HIGH with its real size, so that the server can tell what it forwards.
     let layers = if is_video {
         vec![proto::VideoLayer {
             quality: proto::VideoQuality::High as i32,
-            width: config.width,
-            height: config.height,
-            bitrate: config.max_bitrate,
+            width: top.width,
+            height: top.height,
+            bitrate: top.max_bitrate,
             ..Default::default()
         }]
     } else {
@@ -194,8 +195,8 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
         cid: cid.into(),
         name: config.name.clone(),
         r#type: if is_video { proto::TrackType::Video } else { proto::TrackType::Audio } as i32,
-        width: config.width,
-        height: config.height,
+        width: top.width,
+        height: top.height,
         source: source as i32,
         layers,
         simulcast_codecs: if is_video { vec![codec] } else { Vec::new() },
@@ -213,7 +214,8 @@ mod tests {
 
     fn config() -> TrackConfig {
         let mut config = TrackConfig::new(Codec::H264, "front");
-        (config.width, config.height, config.max_bitrate) = (1280, 720, 2_000_000);
+        let layer = &mut config.layers[0];
+        (layer.width, layer.height, layer.max_bitrate) = (1280, 720, 2_000_000);
         config
     }
 

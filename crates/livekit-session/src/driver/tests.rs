@@ -3,12 +3,13 @@
 //! The driver's policy against an engine that follows a script.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::config::{Codec, Secret};
-use crate::event::{ConnectionState, Participant, RoomInfo};
+use crate::engine::EngineEvent;
+use crate::event::{ConnectionState, KeyframeReason, Participant, RoomInfo};
 use crate::frame::{DropReason, Frame, Outcome};
 use crate::session::Session;
 
@@ -90,11 +91,11 @@ impl MediaEngine for FakeEngine {
         self.events.push_back(EngineEvent::Unpublished { track, sid: "TR".into() });
     }
 
-    fn write(&mut self, track: TrackId, frame: &Frame) -> Result<(), Error> {
+    fn write(&mut self, track: TrackId, layer: usize, frame: &Frame) -> Result<(), Error> {
         self.frames += 1;
         self.script.times.lock().unwrap_or_else(PoisonError::into_inner).push(frame.media_time);
         if matches!(self.how, Join::Viewer { asks: true }) {
-            self.events.push_back(EngineEvent::KeyframeRequest { track, reason: KeyframeReason::Pli });
+            self.events.push_back(EngineEvent::KeyframeRequest { track, layer, reason: KeyframeReason::Pli });
         }
         self.script.written.fetch_add(1, Ordering::SeqCst);
         match &self.how {
@@ -115,7 +116,7 @@ impl MediaEngine for FakeEngine {
         }
     }
 
-    fn queue_age(&mut self, _track: TrackId) -> Duration {
+    fn queue_age(&mut self, _track: TrackId, _layer: usize) -> Duration {
         if matches!(self.how, Join::Congested) { MAX_QUEUE_AGE * 2 } else { Duration::ZERO }
     }
 

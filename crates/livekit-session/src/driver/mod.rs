@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The task that owns a session: joins, publishes, passes frames and events, comes back after a loss.
+
+mod room;
+mod track;
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep_until;
+use tracing::{debug, warn};
+
+use crate::backoff::Backoff;
+use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
+use crate::engine::MediaEngine;
+use crate::error::{Error, redact};
+use crate::event::{ConnectionState, Event, Observer, TrackId};
+use crate::frame::Frame;
+use crate::session::{Command, Shared, TrackShared};
+use crate::signal::token;
+use track::TrackState;
+
+/// How long leaving may take in all, draining included.
+const LEAVE_BUDGET: Duration = Duration::from_millis(1900);
+/// How long what is queued may take to go out.
+const DRAIN_BUDGET: Duration = Duration::from_millis(1000);
+/// After the last packet: time for retransmissions, and for viewers' jitter buffers, which throw away what
+/// they hold when a track ends.
+const LINGER: Duration = Duration::from_millis(300);
+/// A stay this long, with something published, was a success; a shorter one was a failed attempt.
+const STABLE: Duration = Duration::from_secs(5);
+/// How long a lost connection may take to be closed.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Frames of a track that wait to be sent may be this old; then the rest of the group of pictures is dropped.
+const MAX_QUEUE_AGE: Duration = Duration::from_secs(1);
+/// From losing the room to the first attempt to come back, at least; twice that at most.
+const RETURN_DELAY: Duration = Duration::from_millis(50);
+/// The first request for a keyframe says that the server has a subscriber; that one still has to agree on the
+/// transport, and drops what comes before it has.
+const SUBSCRIBER_SETUP: Duration = Duration::from_millis(250);
+/// Added to all media times, so that a frame can be sent ahead of the stream's first.
+const TIMELINE_LEAD: Duration = Duration::from_secs(1);
+/// The observer hears of an estimate that differs from the last by more than this part of it.
+const ESTIMATE_STEP: u64 = 32;
+/// This many panics of the engine within [`PANIC_WINDOW`] end the session.
+const MAX_PANICS: usize = 3;
+const PANIC_WINDOW: Duration = Duration::from_secs(60);
+
+/// Runs a session to its end.
+pub(crate) async fn run<E: MediaEngine + 'static>(
+    config: SessionConfig,
+    observer: Arc<dyn Observer>,
+    commands: UnboundedReceiver<Command>,
+    shared: Arc<Shared>,
+) {
+    let driver = Driver {
+        config,
+        observer,
+        commands,
+        shared: shared.clone(),
+        tracks: BTreeMap::new(),
+        started: Instant::now(),
+        joined_once: false,
+        server_token: None,
+        told_estimate: None,
+        participants: 0,
+        up_since: None,
+        closing: Vec::new(),
+        token_request: Arc::default(),
+    };
+    // Also if an observer panics.
+    let _ended = EndOnDrop(shared);
+    driver.run::<E>().await;
+}
+
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.set_ended();
+    }
+}
+
+struct Driver {
+    config: SessionConfig,
+    observer: Arc<dyn Observer>,
+    commands: UnboundedReceiver<Command>,
+    shared: Arc<Shared>,
+    tracks: BTreeMap<TrackId, TrackState>,
+    started: Instant,
+    joined_once: bool,
+    /// The server's replacement for a plain token, which may have expired by now.
+    server_token: Option<Secret>,
+    /// The last estimate that the observer was told.
+    told_estimate: Option<u64>,
+    /// Others in the room.
+    participants: usize,
+    /// Since when this stay is a success, so far.
+    up_since: Option<Instant>,
+    /// Closed tracks whose last frames are still on their way to the viewers.
+    closing: Vec<(TrackId, Instant)>,
+    /// The request for a token that is under way; one at a time, however long it takes.
+    token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
+}
+
+type TokenRequest = tokio::task::JoinHandle<Result<Secret, Error>>;
+
+/// How one stay in the room ended.
+enum Stay {
+    /// By our own wish.
+    Left,
+    /// By an error, before the room was joined or after.
+    Over(Error),
+}
+
+impl Driver {
+    async fn run<E: MediaEngine + 'static>(mut self) {
+        let mut backoff = Backoff::default();
+        let mut outage = Instant::now();
+        let mut panics: Vec<Instant> = Vec::new();
+        let end = loop {
+            self.set_state(if self.joined_once {
+                ConnectionState::Reconnecting
+            } else {
+                ConnectionState::Connecting
+            });
+            let attempt = backoff.attempts().saturating_add(1);
+            self.emit(Event::Connecting { url: redact(&self.config.url), attempt });
+            let stay = match AssertUnwindSafe(self.stay::<E>()).catch_unwind().await {
+                Ok(stay) => stay,
+                Err(panic) => {
+                    let now = Instant::now();
+                    panics.retain(|at| now.duration_since(*at) < PANIC_WINDOW);
+                    panics.push(now);
+                    let error = Error::Internal(format!("the media engine failed: {}", panic_text(&*panic)));
+                    warn!(%error, "recovering by reconnecting");
+                    if panics.len() >= MAX_PANICS {
+                        break Some(error);
+                    }
+                    Stay::Over(error)
+                }
+            };
+            self.tracks_down();
+            let lasted = self.up_since.take().is_some_and(|since| since.elapsed() >= STABLE);
+            let error = match stay {
+                Stay::Left => break None,
+                Stay::Over(error) => error,
+            };
+            if error.is_fatal() || matches!(error, Error::Left { can_reconnect: false, .. }) {
+                break Some(error);
+            }
+            let (attempt, retry_in) = if lasted {
+                // Losing a room is no failed attempt: the first try to get back comes almost at once.
+                backoff.succeeded();
+                outage = Instant::now();
+                (0, RETURN_DELAY.mul_f64(1.0 + rand::random::<f64>()))
+            } else {
+                backoff.failed(outage.elapsed(), rand::random())
+            };
+            if self.config.reconnect_attempts.is_some_and(|limit| limit == 0 || attempt > limit) {
+                break Some(error);
+            }
+            self.emit(Event::Offline { reason: error, attempt, retry_in });
+            if self.wait(Instant::now() + retry_in).await {
+                break None;
+            }
+        };
+        self.set_state(if end.is_some() { ConnectionState::Failed } else { ConnectionState::Disconnected });
+        self.emit(Event::Disconnected(end));
+    }
+
+    fn emit(&self, event: Event) {
+        self.observer.event(event);
+    }
+
+    fn set_state(&self, state: ConnectionState) {
+        let changed = {
+            let mut status = self.shared.status();
+            std::mem::replace(&mut status.stats.state, state) != state
+        };
+        if changed {
+            self.emit(Event::StateChanged(state));
+        }
+    }
+
+    /// Waits for the next attempt while tracks come and go. True = the caller wants to leave.
+    async fn wait(&mut self, until: Instant) -> bool {
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Leave) | None => return true,
+                    Some(command) => self.while_offline(command),
+                },
+                () = sleep_until(until.into()) => return false,
+            }
+        }
+    }
+
+    fn while_offline(&mut self, command: Command) {
+        match command {
+            Command::AddTrack(id, config, shared) => self.add_track(id, config, shared),
+            Command::CloseTrack(id) => {
+                self.tracks.remove(&id);
+                self.publish_stats();
+            }
+            Command::Frame(id, layer, frame, _) => {
+                // Was on its way when the connection went.
+                if let Some((_, layer)) = self.tracks.get_mut(&id).and_then(|t| t.layer_mut(layer)) {
+                    layer.handed_over(frame.data.len());
+                }
+            }
+            Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
+            Command::SetMuted(id, muted) => self.set_muted(id, muted),
+            Command::WantKeyframe(..) | Command::Leave => {}
+        }
+    }
+
+    fn keep_prime(&mut self, id: TrackId, layer: usize, frame: Frame) {
+        if let Some((layer, _)) = self.tracks.get_mut(&id).and_then(|t| t.layer_mut(layer)) {
+            layer.prime = Some(frame);
+        }
+    }
+
+    /// Notes it for the next publication.
+    fn set_muted(&mut self, id: TrackId, muted: bool) {
+        if let Some(track) = self.tracks.get_mut(&id) {
+            track.config.muted = muted;
+        }
+    }
+
+    fn add_track(&mut self, id: TrackId, config: TrackConfig, shared: Arc<TrackShared>) {
+        let track = TrackState::new(config, shared, self.config.keyframe_min_interval);
+        self.tracks.insert(id, track);
+        self.publish_stats();
+    }
+
+    /// The connection is gone: no frame is taken until the tracks are published again.
+    fn tracks_down(&mut self) {
+        for (id, track) in &mut self.tracks {
+            if let Some(sid) = track.go_down(self.config.keyframe_min_interval) {
+                self.observer.event(Event::Unpublished { track: *id, sid });
+            }
+        }
+        self.publish_stats();
+    }
+
+    fn publish_stats(&self) {
+        let stats = |(id, track): (&TrackId, &TrackState)| {
+            let shared = track.shared.clone();
+            track.stats(*id).into_iter().map(move |stats| (stats, shared.clone()))
+        };
+        self.shared.status().tracks = self.tracks.iter().flat_map(stats).collect();
+    }
+
+    /// One stay in the room, from the attempt to join to its end.
+    async fn stay<E: MediaEngine + 'static>(&mut self) -> Stay {
+        let joining = join::<E>(self.config.clone(), self.server_token.take(), self.token_request.clone());
+        tokio::pin!(joining);
+        let (mut engine, room) = loop {
+            tokio::select! {
+                joined = &mut joining => match joined {
+                    Ok(joined) => break joined,
+                    Err(error) => return Stay::Over(error),
+                },
+                command = self.commands.recv() => match command {
+                    Some(Command::Leave) | None => return Stay::Left,
+                    Some(command) => self.while_offline(command),
+                },
+            }
+        };
+        {
+            let mut status = self.shared.status();
+            if self.joined_once {
+                status.stats.reconnects += 1;
+            } else {
+                status.stats.time_to_join = Some(self.started.elapsed());
+            }
+        }
+        self.joined_once = true;
+        self.participants = 0;
+        self.closing.clear();
+        if self.tracks.is_empty() {
+            self.up_since = Some(Instant::now());
+        }
+        self.set_state(ConnectionState::Connected);
+        self.emit(Event::Joined(room));
+        for (id, track) in &self.tracks {
+            engine.publish(*id, &track.config);
+        }
+        let end = self.in_room(&mut engine).await;
+        self.server_token = engine.refreshed_token().filter(|_| self.token_is_fixed());
+        match end {
+            Ok(()) => {
+                let deadline = Instant::now() + LEAVE_BUDGET;
+                self.drain(&mut engine).await;
+                self.tracks_down();
+                engine.leave(deadline).await;
+                Stay::Left
+            }
+            Err(error) => {
+                debug!(%error, "connection lost");
+                // Says goodbye where there still is somebody to hear it, while we are on our way back.
+                tokio::spawn(engine.leave(Instant::now() + GOODBYE));
+                Stay::Over(error)
+            }
+        }
+    }
+
+    fn token_is_fixed(&self) -> bool {
+        matches!(self.config.credentials, Credentials::Token(_))
+    }
+}
+
+/// Gets a token and joins with it, within the connect timeout.
+async fn join<E: MediaEngine>(
+    config: SessionConfig,
+    server_token: Option<Secret>,
+    token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
+) -> Result<(E, crate::event::RoomInfo), Error> {
+    let timeout = config.connect_timeout;
+    let attempt = async {
+        let token = match server_token {
+            Some(token) => token,
+            None => {
+                let mut request = token_request.lock().await;
+                let config = config.clone();
+                // A file or an application may take its time. If it takes longer than an attempt, the next
+                // attempt waits for the same answer.
+                let running = request
+                    .get_or_insert_with(|| tokio::task::spawn_blocking(move || token::obtain(&config)));
+                let answer = running.await;
+                *request = None;
+                answer.map_err(|_| Error::TokenSource("the token callback failed".into()))??
+            }
+        };
+        E::join(&config, &token).await
+    };
+    tokio::time::timeout(timeout, attempt).await.unwrap_or(Err(Error::ConnectTimeout(timeout)))
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests;

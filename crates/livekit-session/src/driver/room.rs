@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The time in the room: commands of the handles, events of the engine, timers.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep_until;
+
+use super::track::{Primed, TrackState};
+use super::{
+    DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, MAX_QUEUE_AGE, SUBSCRIBER_SETUP, TIMELINE_LEAD, until,
+};
+use crate::engine::{EngineEvent, MediaEngine};
+use crate::error::Error;
+use crate::event::{Event, KeyframeReason, TrackId};
+use crate::frame::{DropReason, Frame};
+use crate::session::Command;
+
+impl Driver {
+    /// Runs until the caller wants to leave (`Ok`) or the connection is over.
+    pub(super) async fn in_room<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
+        loop {
+            let closing = self.closing.iter().map(|(_, at)| *at);
+            let timer = self.tracks.values().filter_map(TrackState::due).chain(closing).min();
+            // Not biased: a flood of frames must not keep the network waiting.
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Leave) | None => return Ok(()),
+                    Some(command) => self.command(engine, command)?,
+                },
+                event = engine.next() => self.on_engine_event(engine, event?)?,
+                () = until(timer) => self.on_timer(engine),
+            }
+        }
+    }
+
+    fn command<E: MediaEngine>(&mut self, engine: &mut E, command: Command) -> Result<(), Error> {
+        match command {
+            Command::AddTrack(id, config, shared) => {
+                engine.publish(id, &config);
+                self.add_track(id, config, shared);
+            }
+            Command::CloseTrack(id) => {
+                let sent = self.tracks.remove(&id).is_some_and(|t| t.has_sent());
+                match sent {
+                    true => self.closing.push((id, Instant::now() + LINGER)),
+                    false => engine.unpublish(id),
+                }
+                self.publish_stats();
+            }
+            Command::Frame(id, layer, frame, keyframe) => self.frame(engine, id, layer, frame, keyframe)?,
+            Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
+            Command::WantKeyframe(id, layer, reason) => self.want_keyframe(id, layer, reason),
+            Command::SetMuted(id, muted) => self.set_muted(id, muted),
+            Command::Leave => {}
+        }
+        Ok(())
+    }
+
+    fn frame<E: MediaEngine>(
+        &mut self,
+        engine: &mut E,
+        id: TrackId,
+        index: usize,
+        frame: Frame,
+        keyframe: bool,
+    ) -> Result<(), Error> {
+        let Some(track) = self.tracks.get_mut(&id) else { return Ok(()) };
+        let video = track.is_video();
+        let Some((layer, shared)) = track.layer_mut(index) else { return Ok(()) };
+        let bytes = frame.data.len();
+        shared.handed_over(bytes);
+        // A keyframe always passes: dropping it would only make us ask for the next one.
+        if video && !keyframe {
+            let dropping = shared.need_keyframe.load(Ordering::Acquire);
+            if dropping || engine.queue_age(id, index) > MAX_QUEUE_AGE {
+                shared.need_keyframe.store(true, Ordering::Release);
+                shared.counters.retract(bytes, DropReason::QueueFull);
+                if !dropping {
+                    self.want_keyframe(id, index, KeyframeReason::Dropped);
+                }
+                return Ok(());
+            }
+        }
+        match keyframe {
+            true => layer.gate.keyframe(Instant::now()),
+            false => layer.gate.frame(),
+        }
+        layer.first_frame.get_or_insert_with(|| self.started.elapsed());
+        let media_time = frame.media_time.saturating_add(TIMELINE_LEAD);
+        engine.write(id, index, &Frame { media_time, ..frame })
+    }
+
+    /// Somebody wants a keyframe of a layer.
+    fn want_keyframe(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
+        let video = self.tracks.get_mut(&id).filter(|t| t.is_video());
+        let Some((layer, _)) = video.and_then(|t| t.layer_mut(index)) else { return };
+        let forward = layer.gate.request(Instant::now());
+        layer.keyframe_requests += u64::from(forward);
+        self.emit(Event::KeyframeRequest { track: id, layer: index, reason, forward });
+    }
+
+    fn on_timer<E: MediaEngine>(&mut self, engine: &mut E) {
+        let now = Instant::now();
+        for (id, _) in self.closing.extract_if(.., |(_, at)| now >= *at) {
+            engine.unpublish(id);
+        }
+        let over = |t: &TrackState| t.primed.as_ref().is_some_and(|p| now >= p.until);
+        let ready = self.tracks.iter_mut().filter(|(_, t)| over(t));
+        let ready: Vec<_> = ready.filter_map(|(id, t)| Some((*id, t.primed.take()?.published))).collect();
+        for (id, published) in ready {
+            // No request upstream: the stream's first frame is a keyframe. Should it not be one, the track asks.
+            self.start(id, published);
+        }
+        for (id, track) in &mut self.tracks {
+            for (index, layer) in track.layers.iter_mut().enumerate() {
+                if layer.gate.poll(now) {
+                    layer.keyframe_requests += 1;
+                    self.observer.event(Event::KeyframeRequest {
+                        track: *id,
+                        layer: index,
+                        reason: KeyframeReason::Repeat,
+                        forward: true,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Frames of the track go out from now on.
+    fn start(&mut self, id: TrackId, published: Event) {
+        if let Some(track) = self.tracks.get(&id) {
+            track.go_live();
+        }
+        self.emit(published);
+        self.publish_stats();
+    }
+
+    fn on_engine_event<E: MediaEngine>(&mut self, engine: &mut E, event: EngineEvent) -> Result<(), Error> {
+        match event {
+            EngineEvent::Published { track, sid, name, mime_type } => {
+                let Some(state) = self.tracks.get_mut(&track) else {
+                    engine.unpublish(track);
+                    return Ok(());
+                };
+                state.sid = Some(sid.clone());
+                let published = Event::Published { track, sid, name, mime_type };
+                self.up_since.get_or_insert_with(Instant::now);
+                let in_time = !state.shared.missed_start.load(Ordering::Acquire);
+                let ahead = in_time && self.participants > 0;
+                let primes: Vec<_> = state.layers.iter_mut().map(|layer| layer.prime.take()).collect();
+                let layers = state.layers.len();
+                if ahead && primes.iter().any(Option::is_some) {
+                    let until = Instant::now() + self.config.prime_hold;
+                    state.primed = Some(Primed { until, asked: false, published });
+                    let lead = TIMELINE_LEAD.saturating_sub(self.config.prime_hold);
+                    for (layer, frame) in primes.into_iter().enumerate() {
+                        let Some(frame) = frame else { continue };
+                        let media_time = frame.media_time.saturating_add(lead);
+                        engine.write(
+                            track,
+                            layer,
+                            &Frame { media_time, captured_at: Instant::now(), ..frame },
+                        )?;
+                    }
+                } else {
+                    self.start(track, published);
+                    for layer in 0..layers {
+                        self.want_keyframe(track, layer, KeyframeReason::Start);
+                    }
+                }
+            }
+            EngineEvent::Unpublished { track, sid } => self.emit(Event::Unpublished { track, sid }),
+            EngineEvent::PublishFailed { track, reason } => {
+                if let Some(state) = self.tracks.get(&track) {
+                    state.shared.live.store(false, Ordering::Release);
+                }
+                self.emit(Event::PublishFailed { track, reason });
+            }
+            EngineEvent::MetadataRefused { reason } => self.emit(Event::MetadataRefused { reason }),
+            EngineEvent::KeyframeRequest { track, layer, reason } => {
+                match self.tracks.get_mut(&track).and_then(|t| t.primed.as_mut()) {
+                    Some(primed) if !primed.asked => {
+                        primed.asked = true;
+                        primed.until = Instant::now() + SUBSCRIBER_SETUP;
+                    }
+                    Some(_) => {}
+                    None => self.want_keyframe(track, layer, reason),
+                }
+            }
+            EngineEvent::BandwidthEstimate(bitrate) => {
+                let changed =
+                    self.told_estimate.is_none_or(|told| told.abs_diff(bitrate) > told / ESTIMATE_STEP);
+                if changed {
+                    self.told_estimate = Some(bitrate);
+                    self.emit(Event::BandwidthEstimate(bitrate));
+                }
+            }
+            EngineEvent::SubscribedQuality { track, qualities } => {
+                self.emit(Event::SubscribedQuality { track, qualities });
+            }
+            EngineEvent::ParticipantJoined(p) => {
+                self.participants += 1;
+                self.emit(Event::ParticipantJoined(p));
+            }
+            EngineEvent::ParticipantLeft(p) => {
+                self.participants = self.participants.saturating_sub(1);
+                self.emit(Event::ParticipantLeft(p));
+            }
+            EngineEvent::ConnectionQuality { quality, score } => {
+                self.emit(Event::ConnectionQuality { quality, score });
+            }
+            EngineEvent::TransportStats(stats) => {
+                {
+                    let mut status = self.shared.status();
+                    status.stats.rtt = stats.rtt.or(status.stats.rtt);
+                    status.stats.bandwidth_estimate = stats.estimate.or(status.stats.bandwidth_estimate);
+                    status.stats.bytes_sent = stats.bytes_sent;
+                    status.stats.send_errors = stats.send_errors;
+                }
+                self.publish_stats();
+            }
+            EngineEvent::TrackStats { track, layer, stats } => {
+                if let Some((layer, _)) = self.tracks.get_mut(&track).and_then(|t| t.layer_mut(layer)) {
+                    layer.engine_stats = stats;
+                }
+            }
+            EngineEvent::Muted { track, muted } => {
+                self.set_muted(track, muted);
+                self.emit(Event::Muted { track, muted, by_server: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the connection going until what was written has left, and a moment longer.
+    pub(super) async fn drain<E: MediaEngine>(&mut self, engine: &mut E) {
+        if !self.tracks.values().any(TrackState::has_sent) {
+            return;
+        }
+        let deadline = Instant::now() + DRAIN_BUDGET;
+        let mut linger: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            if linger.is_none() && (engine.is_drained() || now >= deadline) {
+                linger = Some(now + LINGER);
+            }
+            if linger.is_some_and(|at| now >= at) {
+                return;
+            }
+            let pause = now + Duration::from_millis(10);
+            tokio::select! {
+                event = engine.next() => match event {
+                    Ok(event) => {
+                        if self.on_engine_event(engine, event).is_err() {
+                            return;
+                        }
+                    }
+                    Err(_) => return,
+                },
+                () = sleep_until(pause.into()) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the driver knows of a track and of each of its layers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::config::TrackConfig;
+use crate::engine::EngineTrackStats;
+use crate::event::{Event, TrackId};
+use crate::frame::Frame;
+use crate::keyframe::KeyframeGate;
+use crate::session::{LayerShared, TrackShared};
+use crate::stats::TrackStats;
+
+/// A track, whether or not the room is joined.
+pub(super) struct TrackState {
+    pub(super) config: TrackConfig,
+    pub(super) shared: Arc<TrackShared>,
+    /// As many as in `config` and in `shared`.
+    pub(super) layers: Vec<LayerState>,
+    pub(super) sid: Option<String>,
+    /// Keyframes were sent ahead; the publication is reported when a subscriber is ready, or then.
+    pub(super) primed: Option<Primed>,
+}
+
+/// One encoding of a track's picture.
+pub(super) struct LayerState {
+    pub(super) gate: KeyframeGate,
+    pub(super) engine_stats: EngineTrackStats,
+    pub(super) keyframe_requests: u64,
+    /// From the session's start to the first frame handed to the engine.
+    pub(super) first_frame: Option<Duration>,
+    /// The first keyframe, to be sent ahead of the stream.
+    pub(super) prime: Option<Frame>,
+}
+
+/// A publication that waits for a subscriber.
+pub(super) struct Primed {
+    pub(super) until: Instant,
+    /// A keyframe was asked for.
+    pub(super) asked: bool,
+    pub(super) published: Event,
+}
+
+impl TrackState {
+    pub(super) fn new(
+        config: TrackConfig,
+        shared: Arc<TrackShared>,
+        keyframe_min_interval: Duration,
+    ) -> Self {
+        let layer = || LayerState {
+            gate: KeyframeGate::new(keyframe_min_interval),
+            engine_stats: EngineTrackStats::default(),
+            keyframe_requests: 0,
+            first_frame: None,
+            prime: None,
+        };
+        let layers = shared.layers.iter().map(|_| layer()).collect();
+        Self { config, shared, layers, sid: None, primed: None }
+    }
+
+    pub(super) fn is_video(&self) -> bool {
+        self.config.codec.is_video()
+    }
+
+    /// A layer, with what it shares with its writer.
+    pub(super) fn layer_mut(&mut self, layer: usize) -> Option<(&mut LayerState, &LayerShared)> {
+        Some((self.layers.get_mut(layer)?, self.shared.layers.get(layer)?))
+    }
+
+    /// Frames go out from now on; a keyframe first.
+    pub(super) fn go_live(&self) {
+        for layer in &self.shared.layers {
+            layer.need_keyframe.store(self.is_video(), Ordering::Release);
+        }
+        self.shared.live.store(true, Ordering::Release);
+    }
+
+    /// The connection is gone. Returns the id that the server had given the track.
+    pub(super) fn go_down(&mut self, keyframe_min_interval: Duration) -> Option<String> {
+        self.shared.live.store(false, Ordering::Release);
+        self.primed = None;
+        for layer in &self.shared.layers {
+            layer.keyframe_wanted.store(false, Ordering::Release);
+        }
+        for layer in &mut self.layers {
+            layer.gate = KeyframeGate::new(keyframe_min_interval);
+        }
+        self.sid.take()
+    }
+
+    /// Whether anything was handed to the engine.
+    pub(super) fn has_sent(&self) -> bool {
+        self.layers.iter().any(|layer| layer.first_frame.is_some())
+    }
+
+    /// When a timer of the track is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let gates = self.layers.iter().filter_map(|layer| layer.gate.poll_at());
+        gates.chain(self.primed.as_ref().map(|primed| primed.until)).min()
+    }
+
+    /// A snapshot for each layer, without what the writers count.
+    pub(super) fn stats(&self, id: TrackId) -> Vec<TrackStats> {
+        let stats = |(index, layer): (usize, &LayerState)| {
+            let engine = &layer.engine_stats;
+            TrackStats {
+                track: Some(id),
+                layer: index,
+                sid: self.sid.clone(),
+                packets_sent: engine.packets,
+                pli: engine.pli,
+                fir: engine.fir,
+                nack: engine.nack,
+                loss: engine.loss,
+                queued_bytes: engine.queued_bytes,
+                keyframe_requests: layer.keyframe_requests,
+                time_to_first_frame: layer.first_frame,
+                ..TrackStats::default()
+            }
+        };
+        self.layers.iter().enumerate().map(stats).collect()
+    }
+}
