@@ -36,6 +36,7 @@ use gst::prelude::*;
 mod checks;
 mod codecs;
 mod credentials;
+mod encoders;
 mod errors;
 mod feedback;
 mod imp;

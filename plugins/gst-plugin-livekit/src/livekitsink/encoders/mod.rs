@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The encoder upstream of a pad: which one it is, how its bitrate is set, how it takes keyframe requests.
+
+#![allow(dead_code, unused_imports)] // Until targets and keyframes use all of it.
+
+mod find;
+mod table;
+
+pub(crate) use find::{FoundEncoder, encoder_of};
+pub(crate) use table::{Family, Keyframes};
