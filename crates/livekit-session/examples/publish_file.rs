@@ -95,7 +95,8 @@ fn run() -> Result<(), String> {
             let media_time = Duration::from_secs_f64(f64::from(number) / fps);
             let due = start + media_time;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let frame = Frame { data: unit.as_slice().into(), media_time, captured_at: due };
+            let frame =
+                Frame { data: unit.as_slice().into(), media_time, captured_at: due, capture_time: None };
             let outcome = track.write(frame);
             if outcome != livekit_session::Outcome::Sent {
                 println!("frame {number}: {outcome:?}");

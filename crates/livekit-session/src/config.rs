@@ -98,6 +98,9 @@ pub struct SessionConfig {
     /// The participant's attributes: part of a token made from an API key; with a ready token set after joining,
     /// which needs its grant `canUpdateOwnMetadata`.
     pub attributes: BTreeMap<String, String>,
+    /// Be ready for data of other participants from the start. Without it [`crate::Event::DataReceived`] comes
+    /// only after something was sent by [`crate::Session::send_data`]. Default false.
+    pub receive_data: bool,
     /// A PEM file with certificate authorities trusted in addition to the system's.
     pub tls_ca_file: Option<PathBuf>,
     /// How long one attempt to connect may take, join and transport together. Default 10 s.
@@ -128,6 +131,7 @@ impl SessionConfig {
             name: None,
             metadata: None,
             attributes: BTreeMap::new(),
+            receive_data: false,
             tls_ca_file: None,
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: None,
@@ -162,6 +166,49 @@ impl SessionConfig {
             crate::signal::tls::load_ca_file(path)?;
         }
         Ok(())
+    }
+}
+
+/// What a participant shows of itself, apart from its tracks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Its display name.
+    pub name: Option<String>,
+    /// Its metadata.
+    pub metadata: Option<String>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Description {
+    /// What is to be sent to turn `before` into `self`; an attribute that is gone is sent as an empty one, which
+    /// is how the server takes it away. It does not take a name or metadata away: these stay then.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let changed = |new: &Option<String>, old: &Option<String>| new.clone().filter(|_| new != old);
+        let gone = before.attributes.keys().filter(|key| !self.attributes.contains_key(*key));
+        let set = self.attributes.iter().filter(|(key, value)| before.attributes.get(*key) != Some(value));
+        Self {
+            name: changed(&self.name, &before.name),
+            metadata: changed(&self.metadata, &before.metadata),
+            attributes: gone
+                .map(|key| (key.clone(), String::new()))
+                .chain(set.map(|(key, value)| (key.clone(), value.clone())))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+}
+
+impl SessionConfig {
+    pub(crate) fn description(&self) -> Description {
+        Description {
+            name: self.name.clone(),
+            metadata: self.metadata.clone(),
+            attributes: self.attributes.clone(),
+        }
     }
 }
 
@@ -266,5 +313,26 @@ impl TrackConfig {
     /// The largest layer.
     pub fn top_layer(&self) -> LayerConfig {
         self.layers.last().cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_of_a_description_is_sent_and_gone_attributes_as_empty_ones() {
+        let of = |name: Option<&str>, attributes: &[(&str, &str)]| Description {
+            name: name.map(Into::into),
+            metadata: Some("m".into()),
+            attributes: attributes.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        };
+        let before = of(Some("a"), &[("stays", "1"), ("changes", "1"), ("goes", "1")]);
+        let change = of(Some("b"), &[("stays", "1"), ("changes", "2"), ("comes", "1")]).since(&before);
+        assert_eq!((change.name.as_deref(), change.metadata), (Some("b"), None));
+        let sent: Vec<_> = change.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(sent, [("changes", "2"), ("comes", "1"), ("goes", "")]);
+        assert!(before.since(&before).is_empty());
+        assert_eq!(of(None, &[]).since(&before).name, None, "a name cannot be taken away");
     }
 }

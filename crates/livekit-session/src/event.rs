@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::data::ReceivedData;
 use crate::error::Error;
 
 /// Identifies a track within its session; never reused.
@@ -164,6 +165,11 @@ pub enum Event {
         /// What the server said.
         reason: String,
     },
+    /// Data packets are taken by the network from now on, and come in. Told only if data is wanted; the packets
+    /// that were given before wait for it.
+    DataReady,
+    /// Another participant sent a packet of bytes.
+    DataReceived(ReceivedData),
     /// A keyframe is wanted.
     KeyframeRequest {
         /// The track.

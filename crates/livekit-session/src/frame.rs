@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::bitstream::h264;
 use crate::config::Codec;
@@ -19,6 +19,9 @@ pub struct Frame {
     /// When the frame was captured, on the monotonic clock; goes into the RTCP sender reports, from which a
     /// receiver synchronises sound and picture.
     pub captured_at: Instant,
+    /// When the frame was captured by the wall clock, if the source said so; else it follows from `captured_at`.
+    /// Sent with the frame (absolute-capture-time), for viewers who measure the delay.
+    pub capture_time: Option<SystemTime>,
 }
 
 impl Frame {

@@ -26,6 +26,7 @@
 //!     data: access_unit.into(),
 //!     media_time: pts,
 //!     captured_at: Instant::now(),
+//!     capture_time: None,
 //! });
 //! println!("{outcome:?}");
 //! # Ok::<(), livekit_session::Error>(())
@@ -37,6 +38,7 @@
 pub mod backoff;
 pub mod bitstream;
 mod config;
+mod data;
 mod driver;
 mod engine;
 mod error;
@@ -49,8 +51,10 @@ mod signal;
 mod stats;
 
 pub use config::{
-    Codec, Credentials, LayerConfig, Secret, SessionConfig, TokenProvider, TrackConfig, TrackSource,
+    Codec, Credentials, Description, LayerConfig, Secret, SessionConfig, TokenProvider, TrackConfig,
+    TrackSource,
 };
+pub use data::{DataError, DataPacket, DataStats, MAX_DATA_BYTES, ReceivedData};
 pub use error::{Error, LeaveReason};
 pub use event::{
     ConnectionQuality, ConnectionState, Event, KeyframeReason, Observer, Participant, Quality, RoomInfo,

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Codec, LayerConfig, SessionConfig, TrackConfig};
+use crate::config::{Codec, Description, LayerConfig, SessionConfig, TrackConfig};
+use crate::data::{DataError, DataPacket, DataShared};
 use crate::driver;
 use crate::engine::MediaEngine;
 use crate::engine::webrtc::WebRtcEngine;
@@ -38,6 +39,7 @@ pub struct Session {
 pub(crate) struct Shared {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) status: Mutex<Status>,
+    pub(crate) data: DataShared,
     ended: Condvar,
     next_track: AtomicU64,
 }
@@ -62,6 +64,9 @@ pub(crate) enum Command {
     Prime(TrackId, usize, Frame),
     WantKeyframe(TrackId, usize, KeyframeReason),
     SetMuted(TrackId, bool),
+    /// Something is in the data queue.
+    Data,
+    Describe(Description),
     Leave,
 }
 
@@ -117,6 +122,7 @@ impl Shared {
     }
 
     pub(crate) fn set_ended(&self) {
+        self.data.lock().end();
         self.status().ended = true;
         self.ended.notify_all();
     }
@@ -145,6 +151,7 @@ impl Session {
         let shared = Arc::new(Shared {
             commands,
             status: Mutex::default(),
+            data: DataShared::default(),
             ended: Condvar::new(),
             next_track: AtomicU64::new(1),
         });
@@ -164,6 +171,30 @@ impl Session {
         Track { id, codec, track, commands: self.shared.commands.clone() }
     }
 
+    /// Sends bytes to other participants in the room. Never blocks.
+    ///
+    /// A reliable packet may be given before the room is joined and while it is lost: it waits (1024 packets or
+    /// 1 MiB at most) and goes out, in order, as soon as there is a connection. Of those that were under way when
+    /// a connection was lost some may not have arrived. A lossy packet is refused while there is none; if the
+    /// network takes them too slowly, the oldest of those that wait (256 packets or 256 KiB) gives way.
+    ///
+    /// # Errors
+    /// Why the packet is not sent.
+    pub fn send_data(&self, packet: DataPacket) -> Result<(), DataError> {
+        let wake = self.shared.data.lock().push(packet)?;
+        if wake {
+            let _ = self.shared.commands.send(Command::Data);
+        }
+        Ok(())
+    }
+
+    /// Changes what the participant shows of itself, now and after every reconnect. What differs from before is
+    /// sent; attributes that are missing are taken away, whereas the server keeps a name and metadata until
+    /// the next join. A refusal is told by [`crate::Event::MetadataRefused`].
+    pub fn describe(&self, description: Description) {
+        let _ = self.shared.commands.send(Command::Describe(description));
+    }
+
     /// Where the connection stands.
     pub fn state(&self) -> ConnectionState {
         self.shared.status().stats.state
@@ -172,8 +203,10 @@ impl Session {
     /// A snapshot of all counters: those of frames are up to date, those of the network at most half a
     /// second old.
     pub fn stats(&self) -> SessionStats {
+        let data = self.shared.data.lock().stats();
         let status = self.shared.status();
         let mut stats = status.stats.clone();
+        stats.data = data;
         stats.tracks = status
             .tracks
             .iter()

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::data::DataStats;
 use crate::event::{ConnectionState, TrackId};
 use crate::frame::{DropReason, Outcome};
 
@@ -25,6 +26,8 @@ pub struct SessionStats {
     pub reconnects: u32,
     /// From the start of the session to the first join.
     pub time_to_join: Option<Duration>,
+    /// Counters of data packets.
+    pub data: DataStats,
     /// One entry for each layer of each track, in that order.
     pub tracks: Vec<TrackStats>,
 }

@@ -2,6 +2,7 @@
 
 //! The task that owns a session: joins, publishes, passes frames and events, comes back after a loss.
 
+mod data;
 mod room;
 mod track;
 
@@ -71,6 +72,7 @@ pub(crate) async fn run<E: MediaEngine + 'static>(
         participants: 0,
         up_since: None,
         closing: Vec::new(),
+        data_sent: false,
         token_request: Arc::default(),
     };
     // Also if an observer panics.
@@ -104,6 +106,8 @@ struct Driver {
     up_since: Option<Instant>,
     /// Closed tracks whose last frames are still on their way to the viewers.
     closing: Vec<(TrackId, Instant)>,
+    /// Data went out in this stay.
+    data_sent: bool,
     /// The request for a token that is under way; one at a time, however long it takes.
     token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
 }
@@ -216,7 +220,11 @@ impl Driver {
             }
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
             Command::SetMuted(id, muted) => self.set_muted(id, muted),
-            Command::WantKeyframe(..) | Command::Leave => {}
+            Command::Describe(description) => {
+                self.take_description(description);
+            }
+            // Reliable packets wait in their queue.
+            Command::Data | Command::WantKeyframe(..) | Command::Leave => {}
         }
     }
 
@@ -241,6 +249,7 @@ impl Driver {
 
     /// The connection is gone: no frame is taken until the tracks are published again.
     fn tracks_down(&mut self) {
+        self.shared.data.lock().set_open(false);
         for (id, track) in &mut self.tracks {
             if let Some(sid) = track.go_down(self.config.keyframe_min_interval) {
                 self.observer.event(Event::Unpublished { track: *id, sid });
@@ -284,13 +293,18 @@ impl Driver {
         self.joined_once = true;
         self.participants = 0;
         self.closing.clear();
-        if self.tracks.is_empty() {
+        self.data_sent = false;
+        let data = self.wants_data();
+        if self.tracks.is_empty() && !data {
             self.up_since = Some(Instant::now());
         }
         self.set_state(ConnectionState::Connected);
         self.emit(Event::Joined(room));
         for (id, track) in &self.tracks {
             engine.publish(*id, &track.config);
+        }
+        if data {
+            engine.want_data();
         }
         let end = self.in_room(&mut engine).await;
         self.server_token = engine.refreshed_token().filter(|_| self.token_is_fixed());

@@ -53,6 +53,13 @@ impl Driver {
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
             Command::WantKeyframe(id, layer, reason) => self.want_keyframe(id, layer, reason),
             Command::SetMuted(id, muted) => self.set_muted(id, muted),
+            Command::Data => self.send_data(engine),
+            Command::Describe(description) => {
+                let change = self.take_description(description);
+                if !change.is_empty() {
+                    engine.describe(&change);
+                }
+            }
             Command::Leave => {}
         }
         Ok(())
@@ -178,6 +185,20 @@ impl Driver {
                 }
                 self.emit(Event::PublishFailed { track, reason });
             }
+            EngineEvent::DataOpen(open) => {
+                self.shared.data.lock().set_open(open);
+                if open {
+                    self.up_since.get_or_insert_with(Instant::now);
+                    self.emit(Event::DataReady);
+                    self.send_data(engine);
+                }
+            }
+            EngineEvent::DataRoom => self.send_data(engine),
+            EngineEvent::DataReceived(data) => {
+                self.shared.data.lock().received(data.payload.len());
+                self.emit(Event::DataReceived(data));
+            }
+            EngineEvent::DataAllowed(allowed) => self.shared.data.lock().set_forbidden(!allowed),
             EngineEvent::MetadataRefused { reason } => self.emit(Event::MetadataRefused { reason }),
             EngineEvent::KeyframeRequest { track, layer, reason } => {
                 match self.tracks.get_mut(&track).and_then(|t| t.primed.as_mut()) {
@@ -236,14 +257,15 @@ impl Driver {
 
     /// Keeps the connection going until what was written has left, and a moment longer.
     pub(super) async fn drain<E: MediaEngine>(&mut self, engine: &mut E) {
-        if !self.tracks.values().any(TrackState::has_sent) {
+        let unsent = !self.shared.data.lock().is_empty();
+        if !unsent && !self.data_sent && !self.tracks.values().any(TrackState::has_sent) {
             return;
         }
         let deadline = Instant::now() + DRAIN_BUDGET;
         let mut linger: Option<Instant> = None;
         loop {
             let now = Instant::now();
-            if linger.is_none() && (engine.is_drained() || now >= deadline) {
+            if linger.is_none() && (self.is_drained(engine) || now >= deadline) {
                 linger = Some(now + LINGER);
             }
             if linger.is_some_and(|at| now >= at) {

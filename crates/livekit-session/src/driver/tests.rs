@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::config::{Codec, Secret};
+use crate::config::{Codec, Description, Secret};
+use crate::data::DataPacket;
 use crate::engine::EngineEvent;
 use crate::event::{ConnectionState, KeyframeReason, Participant, RoomInfo};
 use crate::frame::{DropReason, Frame, Outcome};
 use crate::session::Session;
+
+mod data;
 
 /// What the next joins do, and what was seen. One per test, found by the URL's host.
 #[derive(Default)]
@@ -21,6 +24,8 @@ struct Script {
     written: AtomicUsize,
     times: Mutex<Vec<Duration>>,
     left: AtomicUsize,
+    data: Mutex<Vec<String>>,
+    described: Mutex<Vec<Description>>,
 }
 
 enum Join {
@@ -53,6 +58,9 @@ struct FakeEngine {
     frames: usize,
     events: VecDeque<EngineEvent>,
     failure: Option<Error>,
+    data: bool,
+    /// This many packets are taken.
+    data_room: usize,
 }
 
 impl MediaEngine for FakeEngine {
@@ -78,7 +86,7 @@ impl MediaEngine for FakeEngine {
             let viewer = Participant { identity: "viewer".into(), sid: "PA2".into(), name: String::new() };
             events.push_back(EngineEvent::ParticipantJoined(viewer));
         }
-        Ok((Self { script, how, frames: 0, events, failure: None }, room))
+        Ok((Self { script, how, frames: 0, events, failure: None, data: false, data_room: 3 }, room))
     }
 
     fn publish(&mut self, track: TrackId, config: &TrackConfig) {
@@ -104,6 +112,26 @@ impl MediaEngine for FakeEngine {
             _ => {}
         }
         Ok(())
+    }
+
+    fn want_data(&mut self) {
+        if !std::mem::replace(&mut self.data, true) {
+            self.events.push_back(EngineEvent::DataOpen(true));
+        }
+    }
+
+    fn write_data(&mut self, packet: &DataPacket) -> bool {
+        let open = self.data && self.data_room > 0;
+        if open {
+            self.data_room -= 1;
+            let text = String::from_utf8_lossy(&packet.payload).into_owned();
+            self.script.data.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        }
+        open
+    }
+
+    fn describe(&mut self, change: &Description) {
+        self.script.described.lock().unwrap_or_else(PoisonError::into_inner).push(change.clone());
     }
 
     async fn next(&mut self) -> Result<EngineEvent, Error> {
@@ -196,7 +224,7 @@ fn delta() -> Frame {
 }
 
 fn frame(data: &[u8]) -> Frame {
-    Frame { data: data.into(), media_time: Duration::ZERO, captured_at: Instant::now() }
+    Frame { data: data.into(), media_time: Duration::ZERO, captured_at: Instant::now(), capture_time: None }
 }
 
 fn published(n: usize) -> impl Fn(&[Event]) -> bool {

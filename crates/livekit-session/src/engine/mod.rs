@@ -10,7 +10,8 @@ pub(crate) mod webrtc;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use crate::config::{Secret, SessionConfig, TrackConfig};
+use crate::config::{Description, Secret, SessionConfig, TrackConfig};
+use crate::data::{DataPacket, ReceivedData};
 use crate::error::Error;
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
 use crate::frame::Frame;
@@ -32,6 +33,13 @@ pub(crate) enum EngineEvent {
         track: TrackId,
         reason: String,
     },
+    /// The data channels opened, or closed.
+    DataOpen(bool),
+    /// A data channel that was full has room again.
+    DataRoom,
+    DataReceived(ReceivedData),
+    /// Whether the server takes data from us.
+    DataAllowed(bool),
     MetadataRefused {
         reason: String,
     },
@@ -104,6 +112,16 @@ pub(crate) trait MediaEngine: Sized + Send {
     /// Sends a frame of a layer of a published track. An error is one of the connection; a track that can't be sent is
     /// reported by [`EngineEvent::PublishFailed`].
     fn write(&mut self, track: TrackId, layer: usize, frame: &Frame) -> Result<(), Error>;
+
+    /// Opens the data channels, unless they are open or on their way; [`EngineEvent::DataOpen`] follows.
+    fn want_data(&mut self);
+
+    /// Sends a data packet; false = there is no room for it (or no channel) yet, and [`EngineEvent::DataRoom`] or
+    /// [`EngineEvent::DataOpen`] follows.
+    fn write_data(&mut self, packet: &DataPacket) -> bool;
+
+    /// Changes what the participant shows of itself. A refusal is told by [`EngineEvent::MetadataRefused`].
+    fn describe(&mut self, change: &Description);
 
     /// Waits for something to report. An error means that the connection is over.
     fn next(&mut self) -> impl Future<Output = Result<EngineEvent, Error>> + Send;

@@ -173,7 +173,12 @@ impl Leaf {
         };
         let Ok(map) = buffer.map_readable() else { return };
         let media_time = self.running_time(&segment, buffer).unwrap_or_default().into();
-        track.prime(Frame { data: Arc::from(map.as_slice()), media_time, captured_at: Instant::now() });
+        track.prime(Frame {
+            data: Arc::from(map.as_slice()),
+            media_time,
+            captured_at: Instant::now(),
+            capture_time: None,
+        });
     }
 
     /// Where a frame's running time lies on the session's timeline.
@@ -440,6 +445,7 @@ impl BaseSinkImpl for Leaf {
                     data: Arc::from(map.as_slice()),
                     media_time: self.media_time(running_time),
                     captured_at: self.instant_of(running_time),
+                    capture_time: None,
                 };
                 // The session counts what it drops, and asks for a keyframe if one is needed.
                 if let Outcome::Dropped(reason) = track.write(frame) {

@@ -6,6 +6,7 @@
 //! it says `Timeout`: [`WebRtcEngine::pump`] is called after each.
 
 mod codecs;
+mod data;
 mod publications;
 mod sockets;
 
@@ -24,11 +25,13 @@ use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Rtc
 use tracing::{debug, trace, warn};
 
 use super::{EngineEvent, EngineTrackStats, MediaEngine, TransportStats};
-use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
+use crate::config::{Credentials, Description, Secret, SessionConfig, TrackConfig};
+use crate::data::DataPacket;
 use crate::error::Error;
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
 use crate::frame::Frame;
 use crate::signal::{Incoming, Signal, leave_reason};
+use data::DataChannels;
 use publications::Publications;
 use sockets::Sockets;
 
@@ -62,6 +65,8 @@ pub(crate) struct WebRtcEngine {
     /// When str0m wants to be called next.
     timeout: Instant,
     publications: Publications,
+    data: DataChannels,
+    data_allowed: bool,
     offer: Option<(SdpPendingOffer, u32)>,
     next_offer: u32,
     early_candidates: Vec<Candidate>,
@@ -99,6 +104,8 @@ impl WebRtcEngine {
             receive_buffer: vec![0; 2048].into_boxed_slice(),
             timeout: now,
             publications: Publications::default(),
+            data: DataChannels::default(),
+            data_allowed: true,
             offer: None,
             next_offer: 1,
             early_candidates: Vec::new(),
@@ -125,25 +132,21 @@ impl WebRtcEngine {
                 engine.pump();
             }
         }
-        for participant in &join.other_participants {
+        // An earlier connection may have heard otherwise.
+        engine.events.push_back(EngineEvent::DataAllowed(true));
+        for participant in join.participant.iter().chain(&join.other_participants) {
             engine.participant(participant);
         }
         Ok(engine)
     }
 
     /// Name, metadata and attributes that a ready token could not be made to carry.
-    fn describe_self(&self, config: &SessionConfig) {
+    fn describe_self(&mut self, config: &SessionConfig) {
         let in_token = matches!(config.credentials, Credentials::ApiKey { .. });
-        let nothing = config.name.is_none() && config.metadata.is_none() && config.attributes.is_empty();
-        if in_token || nothing {
-            return;
+        let description = config.description();
+        if !in_token && !description.is_empty() {
+            self.describe(&description);
         }
-        self.signal.send(signal_request::Message::UpdateMetadata(proto::UpdateParticipantMetadata {
-            name: config.name.clone().unwrap_or_default(),
-            metadata: config.metadata.clone().unwrap_or_default(),
-            attributes: config.attributes.clone().into_iter().collect(),
-            request_id: DESCRIBE_SELF,
-        }));
     }
 
     /// One input to str0m, then everything that it has to say about it.
@@ -211,6 +214,10 @@ impl WebRtcEngine {
                 debug!("the server closed the media transport");
                 self.closed_by_server.get_or_insert(Instant::now() + LEAVE_GRACE);
             }
+            event @ (RtcEvent::ChannelOpen(..)
+            | RtcEvent::ChannelClose(_)
+            | RtcEvent::ChannelBufferedAmountLow(_)
+            | RtcEvent::ChannelData(_)) => self.on_data_event(event),
             RtcEvent::KeyframeRequest(request) => {
                 if let Some(track) = self.publications.by_mid(request.mid) {
                     let reason = match request.kind {
@@ -271,10 +278,13 @@ impl WebRtcEngine {
             return;
         }
         let plan = self.publications.plan();
-        if plan.is_empty() {
+        if plan.is_empty() && !self.data.to_be_offered() {
             return;
         }
         let mut changes = self.rtc.sdp_api();
+        if self.data.to_be_offered() {
+            self.data.offer(&mut changes);
+        }
         let mut offered = Vec::new();
         for track in plan.add {
             let Some(publication) = self.publications.get_mut(track) else { continue };
@@ -488,6 +498,8 @@ impl WebRtcEngine {
             Some(Request::AddTrack(request)) => {
                 if let Some(track) = self.publications.by_cid(&request.cid) {
                     self.publish_failed(track, reason);
+                    // The data channels may have waited for this track's offer.
+                    self.negotiate();
                     self.watch_server();
                 }
             }
@@ -500,6 +512,7 @@ impl WebRtcEngine {
 
     fn participant(&mut self, info: &proto::ParticipantInfo) {
         if info.sid == self.own_sid {
+            self.permissions(info);
             return;
         }
         let participant =
@@ -627,7 +640,7 @@ impl MediaEngine for WebRtcEngine {
             participant_sid: participant.sid,
             server_version: version,
         };
-        let engine = Self::new(signal, &join, config)?;
+        let mut engine = Self::new(signal, &join, config)?;
         engine.describe_self(config);
         Ok((engine, info))
     }
@@ -652,7 +665,7 @@ impl MediaEngine for WebRtcEngine {
         if self.closed_by_server.is_some() {
             return Ok(());
         }
-        let capture_time = self.wall_clock(frame.captured_at);
+        let capture_time = frame.capture_time.unwrap_or_else(|| self.wall_clock(frame.captured_at));
         let Some(publication) = self.publications.get_mut(track) else { return Ok(()) };
         let Some(mid) = publication.mid.filter(|_| publication.negotiated) else { return Ok(()) };
         let codec = publication.config.codec;
@@ -678,6 +691,23 @@ impl MediaEngine for WebRtcEngine {
         self.failure.take().map_or(Ok(()), Err)
     }
 
+    fn want_data(&mut self) {
+        self.open_data_channels();
+    }
+
+    fn write_data(&mut self, packet: &DataPacket) -> bool {
+        self.send_data_packet(packet)
+    }
+
+    fn describe(&mut self, change: &Description) {
+        self.signal.send(signal_request::Message::UpdateMetadata(proto::UpdateParticipantMetadata {
+            name: change.name.clone().unwrap_or_default(),
+            metadata: change.metadata.clone().unwrap_or_default(),
+            attributes: change.attributes.clone().into_iter().collect(),
+            request_id: DESCRIBE_SELF,
+        }));
+    }
+
     async fn next(&mut self) -> Result<EngineEvent, Error> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -699,7 +729,7 @@ impl MediaEngine for WebRtcEngine {
 
     fn is_drained(&mut self) -> bool {
         let mids: Vec<Mid> = self.publications.mids().collect();
-        mids.into_iter().all(|mid| self.queued_bytes(mid) == 0)
+        mids.into_iter().all(|mid| self.queued_bytes(mid) == 0) && self.data_is_drained()
     }
 
     fn refreshed_token(&self) -> Option<Secret> {
