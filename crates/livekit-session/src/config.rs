@@ -228,35 +228,89 @@ pub enum TrackSource {
     ScreenShareAudio,
 }
 
-/// A codec that the session carries. Payload formats: H.264 RFC 6184 from Annex B access units, Opus RFC 7587.
+/// A codec that the session carries, and the form of its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Codec {
-    /// H.264/AVC; one Annex B access unit per frame.
+    /// H.264/AVC (RTP: RFC 6184); one Annex B access unit per frame, SPS and PPS with every IDR picture.
     H264,
-    /// Opus; one packet per frame.
+    /// H.265/HEVC (RTP: RFC 7798); one Annex B access unit per frame, VPS, SPS and PPS with every random access
+    /// point. Few viewers decode it; no browser on Linux does.
+    H265,
+    /// VP8 (RTP: RFC 7741); one frame (RFC 6386) per frame.
+    Vp8,
+    /// VP9 (RTP: RFC 9628), profile 0; one superframe per frame.
+    Vp9,
+    /// AV1 (RTP: the Alliance for Open Media's "RTP Payload Format For AV1"); one temporal unit of the
+    /// low-overhead bitstream format per frame, the sequence header with every key frame.
+    Av1,
+    /// Opus (RTP: RFC 7587); one packet per frame.
     Opus,
 }
 
 impl Codec {
+    /// Every codec, in the order in which this enum lists them.
+    pub const ALL: [Self; 6] = [Self::H264, Self::H265, Self::Vp8, Self::Vp9, Self::Av1, Self::Opus];
+
     /// Whether this is a video codec.
     pub fn is_video(self) -> bool {
-        matches!(self, Self::H264)
+        self != Self::Opus
     }
 
     /// The media type that LiveKit's signalling uses, e.g. `video/h264`.
     pub fn mime_type(self) -> &'static str {
         match self {
             Self::H264 => "video/h264",
+            Self::H265 => "video/h265",
+            Self::Vp8 => "video/vp8",
+            Self::Vp9 => "video/vp9",
+            Self::Av1 => "video/av1",
             Self::Opus => "audio/opus",
         }
     }
 
     /// Ticks a second of the codec's RTP clock.
     pub fn clock_rate(self) -> u32 {
-        match self {
-            Self::H264 => 90_000,
-            Self::Opus => 48_000,
+        if self.is_video() { 90_000 } else { 48_000 }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::H264 => "H.264",
+            Self::H265 => "H.265",
+            Self::Vp8 => "VP8",
+            Self::Vp9 => "VP9",
+            Self::Av1 => "AV1",
+            Self::Opus => "Opus",
+        })
+    }
+}
+
+/// What a stream of H.264 says it is, as far as its RTP description has a name for it (RFC 6184 §8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum H264Profile {
+    /// Constrained Baseline: what every viewer can decode.
+    #[default]
+    ConstrainedBaseline,
+    /// Baseline.
+    Baseline,
+    /// Main.
+    Main,
+    /// High and its constrained and progressive forms, and everything beyond.
+    High,
+}
+
+impl H264Profile {
+    /// The profile of a stream with this `profile_idc` and these constraint flags (H.264 §7.4.2.1.1;
+    /// `constraint_set0_flag` is the most significant bit).
+    pub fn of(profile_idc: u8, constraints: u8) -> Self {
+        match (profile_idc, constraints & 0x40 != 0) {
+            (66 | 77 | 88, true) if profile_idc == 66 || constraints & 0x80 != 0 => Self::ConstrainedBaseline,
+            (66, _) => Self::Baseline,
+            (77 | 88, _) => Self::Main,
+            _ => Self::High,
         }
     }
 }
@@ -292,8 +346,15 @@ pub struct TrackConfig {
     pub priority: u32,
     /// Published, but muted: viewers are told that there is nothing to see for now.
     pub muted: bool,
+    /// H.264: the profile that the stream has, for its description in the SDP.
+    pub h264_profile: H264Profile,
     /// Opus with two channels.
     pub stereo: bool,
+    /// Opus with discontinuous transmission: the encoder sends next to nothing in silence.
+    pub dtx: bool,
+    /// Opus with redundancy (RFC 2198): each packet repeats the one before it, so that a single lost packet is
+    /// not heard. Costs the bitrate once more. The server takes it apart for viewers that can't.
+    pub red: bool,
 }
 
 impl TrackConfig {
@@ -306,7 +367,10 @@ impl TrackConfig {
             layers: vec![LayerConfig::default()],
             priority: 1,
             muted: false,
+            h264_profile: H264Profile::default(),
             stereo: false,
+            dtx: false,
+            red: false,
         }
     }
 
@@ -334,5 +398,29 @@ mod tests {
         assert_eq!(sent, [("changes", "2"), ("comes", "1"), ("goes", "")]);
         assert!(before.since(&before).is_empty());
         assert_eq!(of(None, &[]).since(&before).name, None, "a name cannot be taken away");
+    }
+
+    #[test]
+    fn h264_profiles_by_their_flags() {
+        use H264Profile as P;
+        let cases = [
+            (66, 0xc0, P::ConstrainedBaseline),
+            (66, 0x40, P::ConstrainedBaseline),
+            (66, 0x00, P::Baseline),
+            (66, 0x80, P::Baseline),
+            // Main that obeys baseline's rules as well.
+            (77, 0xc0, P::ConstrainedBaseline),
+            (77, 0x40, P::Main),
+            (77, 0x00, P::Main),
+            (88, 0xc0, P::ConstrainedBaseline),
+            (88, 0x00, P::Main),
+            (100, 0x00, P::High),
+            (100, 0x0c, P::High),
+            (110, 0x00, P::High),
+            (244, 0x00, P::High),
+        ];
+        for (profile_idc, constraints, expected) in cases {
+            assert_eq!(H264Profile::of(profile_idc, constraints), expected, "{profile_idc} {constraints:#x}");
+        }
     }
 }

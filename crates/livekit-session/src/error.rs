@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::Codec;
+
 /// Why a session could not start, could not join, or ended. No text contains a credential.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -78,6 +80,33 @@ pub enum Error {
     /// A defect in this library or the media engine.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// Why one track can't be published. The session goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The room takes other codecs only (`room.enabled_codecs` of the server's configuration).
+    #[error("this room does not take {codec}; it takes {}", names(.allowed))]
+    CodecNotAllowed {
+        /// The track's codec.
+        codec: Codec,
+        /// Codecs of the same kind that the room takes and this library can send.
+        allowed: Vec<Codec>,
+    },
+    /// The server refused the track.
+    #[error("the server refuses it: {0}")]
+    Refused(String),
+    /// The media engine could not send the track's frames.
+    #[error("its frames cannot be sent: {0}")]
+    Engine(String),
+}
+
+fn names(codecs: &[Codec]) -> String {
+    match codecs {
+        [] => "none of this kind".into(),
+        codecs => codecs.iter().map(Codec::to_string).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn found(version: &str) -> String {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::data::ReceivedData;
-use crate::error::Error;
+use crate::error::{Error, PublishError};
 
 /// Identifies a track within its session; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,8 +156,8 @@ pub enum Event {
     PublishFailed {
         /// The track.
         track: TrackId,
-        /// What the server or the engine said.
-        reason: String,
+        /// Why.
+        reason: PublishError,
     },
     /// The server did not take our name, metadata or attributes: the token lacks the grant
     /// `canUpdateOwnMetadata`.

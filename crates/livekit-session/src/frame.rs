@@ -6,13 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::bitstream::h264;
+use crate::bitstream;
 use crate::config::Codec;
 
 /// One encoded frame: a whole access unit of video, or one packet of audio.
 #[derive(Clone)]
 pub struct Frame {
-    /// The payload: Annex B for H.264, a raw packet for Opus.
+    /// The payload, in the form that [`Codec`] describes.
     pub data: Arc<[u8]>,
     /// Time on the media's own timeline, common to all tracks of a session; becomes the RTP timestamp.
     pub media_time: Duration,
@@ -25,12 +25,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Whether decoding can start here: an IDR picture, or any packet of audio.
+    /// Whether decoding can start here: a keyframe (H.264: IDR; H.265: any random access point; AV1: with its
+    /// sequence header), or any packet of audio.
     pub fn is_keyframe(&self, codec: Codec) -> bool {
-        match codec {
-            Codec::H264 => h264::inspect(&self.data).idr,
-            Codec::Opus => true,
-        }
+        bitstream::inspect(codec, &self.data).keyframe
     }
 }
 

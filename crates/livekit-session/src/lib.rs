@@ -51,11 +51,11 @@ mod signal;
 mod stats;
 
 pub use config::{
-    Codec, Credentials, Description, LayerConfig, Secret, SessionConfig, TokenProvider, TrackConfig,
-    TrackSource,
+    Codec, Credentials, Description, H264Profile, LayerConfig, Secret, SessionConfig, TokenProvider,
+    TrackConfig, TrackSource,
 };
 pub use data::{DataError, DataPacket, DataStats, MAX_DATA_BYTES, ReceivedData};
-pub use error::{Error, LeaveReason};
+pub use error::{Error, LeaveReason, PublishError};
 pub use event::{
     ConnectionQuality, ConnectionState, Event, KeyframeReason, Observer, Participant, Quality, RoomInfo,
     Target, TargetReason, TrackId,

@@ -2,7 +2,9 @@
 
 //! H.264 access units in Annex B byte-stream format (ITU-T H.264 Annex B, §7.3, §7.4).
 
-use super::BitReader;
+pub use super::annexb::nal_units;
+use super::annexb::start_code;
+use super::{BitReader, FrameInfo, VideoFormat};
 
 /// What the head of an access unit tells: everything up to and including its first slice header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,6 +145,24 @@ fn skip_scaling_list(r: &mut BitReader<'_>, size: u32) -> Option<()> {
     Some(())
 }
 
+impl From<&AccessUnit> for FrameInfo {
+    fn from(au: &AccessUnit) -> Self {
+        Self {
+            keyframe: au.idr,
+            picture: au.has_slice,
+            parameter_sets: au.sps.is_some() && au.pps,
+            reordered: au.b_slice,
+            format: au.sps.as_ref().map(|sps| VideoFormat {
+                profile: sps.profile_idc,
+                chroma_format_idc: u8::try_from(sps.chroma_format_idc).unwrap_or(u8::MAX),
+                bit_depth: u8::try_from(sps.bit_depth).unwrap_or(u8::MAX),
+                width: sps.width,
+                height: sps.height,
+            }),
+        }
+    }
+}
+
 /// Reads the head of an access unit. What can't be parsed is left at its default.
 pub fn inspect(access_unit: &[u8]) -> AccessUnit {
     let mut au = AccessUnit::default();
@@ -174,31 +194,6 @@ fn slice_type(nal: &[u8]) -> Option<u32> {
     let mut r = BitReader::new(nal.get(1..nal.len().min(24))?);
     r.ue()?;
     r.ue()
-}
-
-/// The NAL units of a byte stream, without start codes.
-pub fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut next = start_code(data, 0);
-    std::iter::from_fn(move || {
-        let (_, begin) = next?;
-        next = start_code(data, begin);
-        let end = next.map_or(data.len(), |(start, _)| start);
-        data.get(begin..end)
-    })
-}
-
-/// The next start code at or after `from`: where it (with its leading zero) starts, and where it ends.
-fn start_code(data: &[u8], from: usize) -> Option<(usize, usize)> {
-    let mut at = from;
-    loop {
-        // The only byte of the pattern 00 00 01 that is rare in coded data is worth searching for.
-        at += data.get(at..)?.iter().position(|b| *b == 1)?;
-        if at >= from + 2 && data.get(at - 2..at) == Some(&[0, 0]) {
-            let begin = if at >= from + 3 && data.get(at - 3) == Some(&0) { at - 3 } else { at - 2 };
-            return Some((begin, at + 1));
-        }
-        at += 1;
-    }
 }
 
 #[cfg(test)]

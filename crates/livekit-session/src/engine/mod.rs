@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Description, Secret, SessionConfig, TrackConfig};
 use crate::data::{DataPacket, ReceivedData};
-use crate::error::Error;
+use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
 use crate::frame::Frame;
 
@@ -31,7 +31,7 @@ pub(crate) enum EngineEvent {
     },
     PublishFailed {
         track: TrackId,
-        reason: String,
+        reason: PublishError,
     },
     /// The data channels opened, or closed.
     DataOpen(bool),

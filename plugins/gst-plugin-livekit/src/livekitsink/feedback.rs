@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
-use livekit_session::{Event, TrackId};
+use livekit_session::{Event, PublishError, TrackId};
 
 use super::imp::{CAT, LiveKitSink};
 use super::{ConnectionState, LiveKitSinkPad, errors, messages};
@@ -124,25 +124,33 @@ impl LiveKitSink {
         }
     }
 
-    fn publish_failed(&self, track: &TrackId, reason: &str) {
+    /// A track that can't be: an error if none is left, or if no retry will ever help.
+    fn publish_failed(&self, track: &TrackId, reason: &PublishError) {
         let none_left = {
             let mut state = self.state();
             state.usable.remove(track) && state.usable.is_empty()
         };
         let pad = self.pad_of(track).map(|pad| pad.name().to_string()).unwrap_or_default();
-        if none_left {
-            gst::element_imp_error!(
+        match reason {
+            PublishError::CodecNotAllowed { .. } => gst::element_imp_error!(
+                self,
+                gst::StreamError::WrongType,
+                ("The track of {pad} cannot be published: {reason}. Use an encoder for one of these, or allow \
+                     the codec in the server's room.enabled_codecs")
+            ),
+            _ if none_left => gst::element_imp_error!(
                 self,
                 gst::ResourceError::Write,
                 ("The track of {pad} cannot be published: {reason}. Check that the token grants canPublish")
-            );
-        } else {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::Write,
-                ("The track of {pad} cannot be published, the others go on: {reason}")
-            );
-            self.settled(track, "publishing failed");
+            ),
+            _ => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::Write,
+                    ("The track of {pad} cannot be published, the others go on: {reason}")
+                );
+                self.settled(track, "publishing failed");
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod codecs;
 mod data;
+mod offer;
 mod publications;
 mod sockets;
 
@@ -27,7 +28,7 @@ use tracing::{debug, trace, warn};
 use super::{EngineEvent, EngineTrackStats, MediaEngine, TransportStats};
 use crate::config::{Credentials, Description, Secret, SessionConfig, TrackConfig};
 use crate::data::DataPacket;
-use crate::error::Error;
+use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
 use crate::frame::Frame;
 use crate::signal::{Incoming, Signal, leave_reason};
@@ -80,6 +81,8 @@ pub(crate) struct WebRtcEngine {
     answer_deadline: Option<Instant>,
     connect_timeout: Duration,
     participants: HashMap<String, Participant>,
+    /// What the room takes.
+    allowed: codecs::Allowed,
     own_sid: String,
     own_quality: Option<ConnectionQuality>,
     refreshed_token: Option<Secret>,
@@ -116,6 +119,7 @@ impl WebRtcEngine {
             answer_deadline: None,
             connect_timeout: config.connect_timeout,
             participants: HashMap::new(),
+            allowed: codecs::Allowed::new(join),
             own_sid: join.participant.as_ref().map(|p| p.sid.clone()).unwrap_or_default(),
             own_quality: None,
             refreshed_token: None,
@@ -285,12 +289,14 @@ impl WebRtcEngine {
         if self.data.to_be_offered() {
             self.data.offer(&mut changes);
         }
-        let mut offered = Vec::new();
+        let (mut offered, mut narrowed) = (Vec::new(), Vec::new());
         for track in plan.add {
             let Some(publication) = self.publications.get_mut(track) else { continue };
             let kind = if publication.config.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
             let (stream, cid) = ("media".to_owned(), publication.cid.clone());
             let mid = changes.add_media(kind, Direction::SendOnly, Some(stream), Some(cid), None);
+            let payload_types = codecs::payload_types(&publication.config);
+            narrowed.push(offer::Section { mid: mid.to_string(), payload_types });
             offered.push((track, mid));
         }
         for mid in plan.stop {
@@ -303,7 +309,7 @@ impl WebRtcEngine {
         for (track, mid) in offered {
             self.publications.offered(track, mid);
         }
-        self.send_offer(&offer, pending);
+        self.send_offer(&offer, &narrowed, pending);
         self.pump();
         self.set_desired_bitrate();
         if !self.connected {
@@ -311,13 +317,13 @@ impl WebRtcEngine {
         }
     }
 
-    fn send_offer(&mut self, offer: &SdpOffer, pending: SdpPendingOffer) {
+    fn send_offer(&mut self, offer: &SdpOffer, new: &[offer::Section], pending: SdpPendingOffer) {
         let id = self.next_offer;
         self.next_offer = self.next_offer.wrapping_add(1);
         self.offer = Some((pending, id));
         self.signal.send(signal_request::Message::Offer(proto::SessionDescription {
             r#type: "offer".into(),
-            sdp: offer.to_sdp_string(),
+            sdp: offer::narrow(&offer.to_sdp_string(), new),
             id,
             ..Default::default()
         }));
@@ -372,6 +378,10 @@ impl WebRtcEngine {
             self.pump();
         }
         self.publications.answered();
+        for mid in self.publications.without_red().collect::<Vec<_>>() {
+            self.rtc.direct_api().set_red_send(mid, false);
+            self.pump();
+        }
         self.refuse_unsendable();
         self.report_published();
         self.negotiate();
@@ -384,12 +394,13 @@ impl WebRtcEngine {
         for (track, mid, codec) in negotiated {
             let params = self.rtc.writer(mid).map(|w| codecs::choose_payload(codec, w.payload_params()));
             if params.flatten().is_none() {
-                self.publish_failed(track, format!("the server accepts no {}", codec.mime_type()));
+                let reason = format!("its answer takes no {}", codec.mime_type());
+                self.publish_failed(track, PublishError::Refused(reason));
             }
         }
     }
 
-    fn publish_failed(&mut self, track: TrackId, reason: String) {
+    fn publish_failed(&mut self, track: TrackId, reason: PublishError) {
         self.publications.remove(track);
         self.events.push_back(EngineEvent::PublishFailed { track, reason });
     }
@@ -497,7 +508,7 @@ impl WebRtcEngine {
         match response.request {
             Some(Request::AddTrack(request)) => {
                 if let Some(track) = self.publications.by_cid(&request.cid) {
-                    self.publish_failed(track, reason);
+                    self.publish_failed(track, PublishError::Refused(reason));
                     // The data channels may have waited for this track's offer.
                     self.negotiate();
                     self.watch_server();
@@ -646,6 +657,11 @@ impl MediaEngine for WebRtcEngine {
     }
 
     fn publish(&mut self, track: TrackId, config: &TrackConfig) {
+        if let Some(allowed) = self.allowed.refuses(config.codec) {
+            let reason = PublishError::CodecNotAllowed { codec: config.codec, allowed };
+            self.events.push_back(EngineEvent::PublishFailed { track, reason });
+            return;
+        }
         // Unique within the room: the participant's id is.
         let cid = format!("{}-{}", self.own_sid, track.0);
         let request = self.publications.add(track, config, cid);
@@ -686,7 +702,7 @@ impl MediaEngine for WebRtcEngine {
         );
         self.pump();
         if let Err(error) = written {
-            self.publish_failed(track, format!("the frame was refused: {error}"));
+            self.publish_failed(track, PublishError::Engine(error.to_string()));
         }
         self.failure.take().map_or(Ok(()), Err)
     }

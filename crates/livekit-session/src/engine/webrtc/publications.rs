@@ -155,6 +155,12 @@ impl Publications {
         self.tracks.values().filter(|t| t.negotiated).filter_map(|t| t.mid)
     }
 
+    /// Media sections of audio that is sent without redundancy.
+    pub(crate) fn without_red(&self) -> impl Iterator<Item = Mid> + '_ {
+        let plain = self.tracks.values().filter(|t| t.config.codec == Codec::Opus && !t.config.red);
+        plain.filter_map(|t| t.mid)
+    }
+
     pub(crate) fn configs(&self) -> impl Iterator<Item = &TrackConfig> {
         self.tracks.values().map(|t| &t.config)
     }
@@ -190,7 +196,16 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
         layers: layers.clone(),
         video_layer_mode: proto::video_layer::Mode::OneSpatialLayerPerStream as i32,
     };
-    #[allow(deprecated, reason = "servers of today still read `stereo`")]
+    let mut audio_features = Vec::new();
+    if !is_video {
+        if config.stereo {
+            audio_features.push(proto::AudioTrackFeature::TfStereo as i32);
+        }
+        if !config.dtx {
+            audio_features.push(proto::AudioTrackFeature::TfNoDtx as i32);
+        }
+    }
+    #[allow(deprecated, reason = "servers of today still read `stereo` and `disable_dtx`")]
     proto::AddTrackRequest {
         cid: cid.into(),
         name: config.name.clone(),
@@ -201,8 +216,9 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
         layers,
         simulcast_codecs: if is_video { vec![codec] } else { Vec::new() },
         stereo: config.stereo,
-        // We send plain Opus; redundancy would have to be made by us.
-        disable_red: true,
+        disable_dtx: !config.dtx,
+        disable_red: !config.red,
+        audio_features,
         stream: "media".into(),
         ..Default::default()
     }
@@ -226,6 +242,37 @@ mod tests {
         assert_eq!((request.width, request.height), (1280, 720));
         let layer = &request.simulcast_codecs[0].layers[0];
         assert_eq!((layer.width, layer.height, layer.bitrate), (1280, 720, 2_000_000));
+    }
+
+    #[test]
+    fn every_codec_is_named_as_the_server_knows_it() {
+        for (codec, name) in [
+            (Codec::H264, "h264"),
+            (Codec::H265, "h265"),
+            (Codec::Vp8, "vp8"),
+            (Codec::Vp9, "vp9"),
+            (Codec::Av1, "av1"),
+        ] {
+            let request = add_track_request(&TrackConfig::new(codec, "v"), "c");
+            assert_eq!(request.simulcast_codecs[0].codec, name);
+            // Unset, the server would expect spatial layers within one stream of VP9 and AV1.
+            let mode = request.simulcast_codecs[0].video_layer_mode();
+            assert_eq!(mode, proto::video_layer::Mode::OneSpatialLayerPerStream);
+        }
+    }
+
+    #[test]
+    #[allow(deprecated, reason = "servers of today still read them")]
+    fn audio_says_what_it_has() {
+        use proto::AudioTrackFeature::{TfNoDtx, TfStereo};
+        let plain = TrackConfig::new(Codec::Opus, "a");
+        let request = add_track_request(&plain, "c");
+        assert_eq!((request.stereo, request.disable_dtx, request.disable_red), (false, true, true));
+        assert_eq!(request.audio_features, [TfNoDtx as i32]);
+        let all = TrackConfig { stereo: true, dtx: true, red: true, ..plain };
+        let request = add_track_request(&all, "c");
+        assert_eq!((request.stereo, request.disable_dtx, request.disable_red), (true, false, false));
+        assert_eq!(request.audio_features, [TfStereo as i32]);
     }
 
     #[test]
