@@ -20,8 +20,15 @@ pub struct SessionStats {
     pub bandwidth_estimate: Option<u64>,
     /// Bytes of all datagrams sent.
     pub bytes_sent: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// System calls that sent them.
+    pub send_calls: u64,
     /// Datagrams that the kernel did not take.
     pub send_errors: u64,
+    /// Sockets on which the kernel or the network card refused to cut a message into datagrams (UDP generic
+    /// segmentation offload): there a frame's packets cost more CPU time.
+    pub segmentation_refused: u64,
     /// How often the room was joined again after it had been lost.
     pub reconnects: u32,
     /// From the start of the session to the first join.

@@ -237,8 +237,11 @@ impl Driver {
                     let mut status = self.shared.status();
                     status.stats.rtt = stats.rtt.or(status.stats.rtt);
                     status.stats.bandwidth_estimate = stats.estimate.or(status.stats.bandwidth_estimate);
-                    status.stats.bytes_sent = stats.bytes_sent;
-                    status.stats.send_errors = stats.send_errors;
+                    status.stats.bytes_sent = stats.sent.bytes;
+                    status.stats.datagrams_sent = stats.sent.datagrams;
+                    status.stats.send_calls = stats.sent.calls;
+                    status.stats.send_errors = stats.sent.errors;
+                    status.stats.segmentation_refused = stats.sent.segmentation_refused;
                 }
                 self.publish_stats();
             }

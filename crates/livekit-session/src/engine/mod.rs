@@ -77,8 +77,22 @@ pub(crate) enum EngineEvent {
 pub(crate) struct TransportStats {
     pub(crate) rtt: Option<Duration>,
     pub(crate) estimate: Option<u64>,
-    pub(crate) bytes_sent: u64,
-    pub(crate) send_errors: u64,
+    pub(crate) sent: SendCounters,
+}
+
+/// What became of the datagrams of one connection.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SendCounters {
+    /// Bytes that the kernel took.
+    pub(crate) bytes: u64,
+    /// Datagrams that the kernel took.
+    pub(crate) datagrams: u64,
+    /// System calls that took them.
+    pub(crate) calls: u64,
+    /// Datagrams that the kernel did not take. RTP treats them like loss on the way.
+    pub(crate) errors: u64,
+    /// Sockets on which segmentation was tried and refused.
+    pub(crate) segmentation_refused: u64,
 }
 
 /// Figures of the RTP stream of one layer.

@@ -5,6 +5,7 @@
 //! One peer connection, offers only from our side. str0m's rule is one mutation, then `poll_output` until
 //! it says `Timeout`: [`WebRtcEngine::pump`] is called after each.
 
+mod batch;
 mod codecs;
 mod data;
 mod offer;
@@ -167,8 +168,14 @@ impl WebRtcEngine {
     /// Polls str0m until it waits: sends what it wants sent, notes what it reports.
     ///
     /// The pacer asks to be called again at once after every packet that may leave now. That is done here: by
-    /// way of the timer each packet would cost a wake-up, and be a millisecond late.
+    /// way of the timer each packet would cost a wake-up, and be a millisecond late. What it wants sent leaves
+    /// together when it waits again.
     fn pump(&mut self) {
+        self.poll();
+        self.sockets.flush();
+    }
+
+    fn poll(&mut self) {
         let mut calls = 0;
         loop {
             match self.rtc.poll_output() {
@@ -184,7 +191,7 @@ impl WebRtcEngine {
                         return;
                     }
                 }
-                Ok(Output::Transmit(t)) => self.sockets.send(t.source, t.destination, &t.contents),
+                Ok(Output::Transmit(transmit)) => self.sockets.queue(transmit),
                 Ok(Output::Event(event)) => self.on_rtc_event(event),
                 Err(error) => {
                     self.fail(Error::MediaTransport(error.to_string()));
@@ -240,8 +247,7 @@ impl WebRtcEngine {
                 self.events.push_back(EngineEvent::TransportStats(TransportStats {
                     rtt: stats.rtt.or(path),
                     estimate,
-                    bytes_sent: self.sockets.bytes_sent,
-                    send_errors: self.sockets.send_errors,
+                    sent: self.sockets.counters,
                 }));
             }
             RtcEvent::MediaEgressStats(stats) => {

@@ -5,10 +5,15 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
+use str0m::net::Transmit;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
+
+use super::batch::{self, Datagram, MAX_DATAGRAMS};
+use crate::engine::SendCounters;
 
 /// A board with more addresses than this uses the first ones.
 const MAX_SOCKETS: usize = 16;
@@ -20,12 +25,21 @@ const SEND_BUFFER: usize = 1 << 20;
 const RECEIVE_BUFFER: usize = 512 << 10;
 
 #[derive(Debug)]
+struct Local {
+    address: SocketAddr,
+    socket: UdpSocket,
+    /// Whether the kernel cuts messages into datagrams for us there; false once it refused to.
+    segmentation: bool,
+}
+
+#[derive(Debug)]
 pub(crate) struct Sockets {
-    sockets: Vec<(SocketAddr, UdpSocket)>,
+    sockets: Vec<Local>,
     /// Where the next poll starts, so that a busy socket does not starve the others.
     first: usize,
-    pub(crate) bytes_sent: u64,
-    pub(crate) send_errors: u64,
+    /// What waits for [`Sockets::flush`]; its memory is kept.
+    waiting: Vec<Datagram>,
+    pub(crate) counters: SendCounters,
 }
 
 impl Sockets {
@@ -46,28 +60,48 @@ impl Sockets {
         let mut failure = None;
         for ip in addresses.into_iter().take(MAX_SOCKETS) {
             match open(ip) {
-                Ok(socket) => sockets.push(socket),
+                Ok((address, socket)) => sockets.push(Local { address, socket, segmentation: true }),
                 Err(error) => failure = Some(error),
             }
         }
         match failure {
             Some(error) if sockets.is_empty() => Err(error),
-            _ => Ok(Self { sockets, first: 0, bytes_sent: 0, send_errors: 0 }),
+            _ => Ok(Self {
+                sockets,
+                first: 0,
+                waiting: Vec::with_capacity(MAX_DATAGRAMS),
+                counters: SendCounters::default(),
+            }),
         }
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.sockets.iter().map(|(address, _)| *address)
+        self.sockets.iter().map(|local| local.address)
     }
 
-    /// Sends a datagram. What the kernel does not take is counted: RTP treats it like loss on the way.
-    pub(crate) fn send(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]) {
-        let socket = self.sockets.iter().find(|(address, _)| *address == source).map(|(_, socket)| socket);
-        // Straight to the socket: tokio's own try_send_to fails until its reactor has seen the socket once.
-        match socket.map(|s| socket2::SockRef::from(s).send_to(data, &destination.into())) {
-            Some(Ok(bytes)) => self.bytes_sent += bytes as u64,
-            _ => self.send_errors += 1,
+    /// Takes a datagram; it leaves with the next [`Sockets::flush`]. One from an address that is not ours is counted as
+    /// an error, like what the kernel does not take.
+    pub(crate) fn queue(&mut self, transmit: Transmit) {
+        let Some(socket) = self.sockets.iter().position(|local| local.address == transmit.source) else {
+            self.counters.errors += 1;
+            return;
+        };
+        let (destination, data) = (transmit.destination, transmit.contents);
+        self.waiting.push(Datagram { socket, destination, data });
+        if self.waiting.len() >= MAX_DATAGRAMS {
+            self.flush();
         }
+    }
+
+    /// Sends what waits. To be called before anything else is waited for.
+    pub(crate) fn flush(&mut self) {
+        for datagrams in self.waiting.chunk_by(|a, b| a.socket == b.socket) {
+            let local = datagrams.first().and_then(|d| self.sockets.get_mut(d.socket));
+            let Some(local) = local else { continue };
+            // Straight to the socket: tokio's own way fails until its reactor has seen the socket once.
+            batch::send(local.socket.as_fd(), datagrams, &mut local.segmentation, &mut self.counters);
+        }
+        self.waiting.clear();
     }
 
     /// Receives one datagram: its length, where it came from, where to.
@@ -79,14 +113,14 @@ impl Sockets {
         let count = self.sockets.len();
         for step in 0..count {
             let index = (self.first + step) % count;
-            let Some((address, socket)) = self.sockets.get(index) else { continue };
+            let Some(local) = self.sockets.get(index) else { continue };
             for _ in 0..MAX_ERRORS {
                 let mut read = ReadBuf::new(buffer);
-                match socket.poll_recv_from(cx, &mut read) {
+                match local.socket.poll_recv_from(cx, &mut read) {
                     Poll::Ready(Ok(source)) => {
                         let length = read.filled().len();
                         self.first = index + 1;
-                        return Poll::Ready((length, source, *address));
+                        return Poll::Ready((length, source, local.address));
                     }
                     // An ICMP error of an earlier datagram: it says nothing about the others.
                     Poll::Ready(Err(_)) => continue,
@@ -124,20 +158,78 @@ mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
 
+    use str0m::net::Protocol;
+
+    fn transmit(source: SocketAddr, destination: SocketAddr, data: &[u8]) -> Transmit {
+        Transmit { proto: Protocol::Udp, source, destination, contents: data.to_vec().into() }
+    }
+
+    async fn receive(sockets: &mut Sockets, buffer: &mut [u8]) -> (usize, SocketAddr, SocketAddr) {
+        let received = poll_fn(|cx| sockets.poll_recv(cx, buffer));
+        tokio::time::timeout(Duration::from_secs(5), received).await.unwrap()
+    }
+
+    fn pair() -> (Sockets, Sockets, SocketAddr, SocketAddr) {
+        let local = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (a, b) = (Sockets::bind(local).unwrap(), Sockets::bind(local).unwrap());
+        let (from, to) = (a.addresses().next().unwrap(), b.addresses().next().unwrap());
+        (a, b, from, to)
+    }
+
     #[tokio::test]
     async fn sends_from_and_receives_on_the_named_address() {
-        let local = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let (mut a, mut b) = (Sockets::bind(local).unwrap(), Sockets::bind(local).unwrap());
-        let (from, to) = (a.addresses().next().unwrap(), b.addresses().next().unwrap());
+        let (mut a, mut b, from, to) = pair();
         assert!(from.ip().is_loopback(), "the address that signalling uses comes first");
-        a.send(from, to, b"hello");
+        a.queue(transmit(from, to, b"hello"));
+        a.flush();
         let mut buffer = [0; 100];
-        let received = poll_fn(|cx| b.poll_recv(cx, &mut buffer));
-        let received = tokio::time::timeout(Duration::from_secs(5), received).await.unwrap();
-        assert_eq!(received, (5, from, to));
-        assert_eq!((a.bytes_sent, a.send_errors), (5, 0));
-        a.send(to, from, b"from a socket that is not ours");
-        assert_eq!(a.send_errors, 1);
+        assert_eq!(receive(&mut b, &mut buffer).await, (5, from, to));
+        assert_eq!((a.counters.bytes, a.counters.datagrams, a.counters.errors), (5, 1, 0));
+        a.queue(transmit(to, from, b"from a socket that is not ours"));
+        assert_eq!(a.counters.errors, 1);
+    }
+
+    /// A frame's packets arrive one by one, in order and unchanged, whether the kernel cuts them or not.
+    #[tokio::test]
+    async fn a_batch_arrives_as_it_was_queued() {
+        for segmentation in [true, false] {
+            let (mut a, mut b, from, to) = pair();
+            a.sockets[0].segmentation = segmentation;
+            let sent: Vec<Vec<u8>> = [60, 1150, 1150, 1150, 1150, 300, 40, 1152]
+                .iter()
+                .zip(1..)
+                .map(|(l, n)| vec![n; *l])
+                .collect();
+            for data in &sent {
+                a.queue(transmit(from, to, data));
+            }
+            assert_eq!(a.counters.calls, 0, "nothing leaves before the flush");
+            a.flush();
+            let mut buffer = [0; 2000];
+            for data in &sent {
+                let (length, ..) = receive(&mut b, &mut buffer).await;
+                assert_eq!(&buffer[..length], data);
+            }
+            assert_eq!(a.counters.datagrams, 8);
+            assert_eq!(a.counters.errors, 0);
+            // A kernel before 4.18 refuses; then it has been one call more.
+            let expected = if segmentation && a.counters.segmentation_refused == 0 { 2 } else { 1 };
+            assert_eq!(a.counters.calls, expected, "segmentation: {segmentation}");
+            assert_eq!(a.waiting.len(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_does_not_wait_for_the_flush() {
+        let (mut a, mut b, from, to) = pair();
+        for _ in 0..MAX_DATAGRAMS {
+            a.queue(transmit(from, to, &[1; 100]));
+        }
+        assert_eq!((a.counters.datagrams, a.waiting.len()), (MAX_DATAGRAMS as u64, 0));
+        let mut buffer = [0; 200];
+        for _ in 0..MAX_DATAGRAMS {
+            assert_eq!(receive(&mut b, &mut buffer).await.0, 100);
+        }
     }
 
     #[tokio::test]
