@@ -18,7 +18,10 @@ pub(crate) fn structure(
         .field_if_some("rtt", stats.rtt.map(nanos))
         .field_if_some("bandwidth-estimate", stats.bandwidth_estimate)
         .field("bytes-sent", stats.bytes_sent)
+        .field("datagrams-sent", stats.datagrams_sent)
+        .field("send-calls", stats.send_calls)
         .field("send-errors", stats.send_errors)
+        .field("segmentation-refused", stats.segmentation_refused)
         .field("reconnects", stats.reconnects)
         .field_if_some("time-to-join", stats.time_to_join.map(nanos))
         .build();
