@@ -94,6 +94,14 @@ pub enum PublishError {
         /// Codecs of the same kind that the room takes and this library can send.
         allowed: Vec<Codec>,
     },
+    /// The track has more layers than servers take.
+    #[error("it has {layers} layers, but LiveKit takes at most {most}")]
+    TooManyLayers {
+        /// The track's layers.
+        layers: usize,
+        /// The most that there may be.
+        most: usize,
+    },
     /// The server refused the track.
     #[error("the server refuses it: {0}")]
     Refused(String),

@@ -79,6 +79,8 @@ pub enum KeyframeReason {
     Dropped,
     /// The session's own: an earlier request was not answered in time.
     Repeat,
+    /// The session's own: frames are needed again, after nobody watched or the track was muted.
+    Resumed,
 }
 
 /// A quality level of the server's subscription feedback.
@@ -90,6 +92,19 @@ pub enum Quality {
     Medium,
     /// Highest layer.
     High,
+}
+
+impl Quality {
+    /// What a layer is called of a track with so many, from low to high: LiveKit's servers expect a single
+    /// stream to be HIGH, and two to be LOW and MEDIUM.
+    pub(crate) fn of_layer(layer: usize, layers: usize) -> Self {
+        match (layer, layers) {
+            (_, 0 | 1) => Self::High,
+            (0, _) => Self::Low,
+            (1, _) => Self::Medium,
+            _ => Self::High,
+        }
+    }
 }
 
 /// What an encoder should do now.

@@ -69,6 +69,10 @@ pub enum DropReason {
     Empty,
     /// The frame is larger than [`MAX_FRAME_BYTES`].
     TooLarge,
+    /// Nobody subscribes to the track, or to this layer of it.
+    Unwatched,
+    /// The track is muted.
+    Muted,
 }
 
 /// The largest frame that is sent: 8 MiB, several times a 4K keyframe.
@@ -76,13 +80,15 @@ pub const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 
 impl DropReason {
     /// All reasons, in the order in which statistics list them.
-    pub const ALL: [DropReason; 6] = [
+    pub const ALL: [DropReason; 8] = [
         Self::NotConnected,
         Self::WaitingForKeyframe,
         Self::QueueFull,
         Self::Closed,
         Self::Empty,
         Self::TooLarge,
+        Self::Unwatched,
+        Self::Muted,
     ];
 
     /// A short name in lower case with dashes, for statistics.
@@ -94,6 +100,8 @@ impl DropReason {
             Self::Closed => "closed",
             Self::Empty => "empty",
             Self::TooLarge => "too-large",
+            Self::Unwatched => "unwatched",
+            Self::Muted => "muted",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 //! The handles that an application holds. All work happens in the [`crate::driver`] task.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,8 @@ pub(crate) struct LayerShared {
     pub(crate) need_keyframe: AtomicBool,
     /// The driver knows that one is waited for.
     pub(crate) keyframe_wanted: AtomicBool,
+    /// See [`Self::paused`]: one more than the reason's place in [`DropReason::ALL`]; 0 = not paused.
+    pause: AtomicU8,
     pub(crate) handover_frames: AtomicUsize,
     pub(crate) handover_bytes: AtomicUsize,
 }
@@ -109,6 +111,19 @@ impl TrackShared {
 }
 
 impl LayerShared {
+    /// Why nothing of the layer goes out for now; `None` = frames do.
+    pub(crate) fn paused(&self) -> Option<DropReason> {
+        let at = usize::from(self.pause.load(Ordering::Acquire)).checked_sub(1)?;
+        DropReason::ALL.get(at).copied()
+    }
+
+    /// Lets no frame pass, and counts each under `reason`; with `None` frames go out again.
+    pub(crate) fn set_paused(&self, reason: Option<DropReason>) {
+        let at = reason.and_then(|reason| DropReason::ALL.iter().position(|r| *r == reason));
+        let code = at.map_or(0, |at| u8::try_from(at + 1).unwrap_or_default());
+        self.pause.store(code, Ordering::Release);
+    }
+
     /// The driver took a frame of `bytes` out of the hand-over.
     pub(crate) fn handed_over(&self, bytes: usize) {
         self.handover_frames.fetch_sub(1, Ordering::AcqRel);
@@ -300,7 +315,8 @@ impl Track {
         }
     }
 
-    /// Tells the room that there is nothing to see or hear for now, or that there is again.
+    /// Tells the room that there is nothing to see or hear for now, or that there is again. Frames of a muted
+    /// track are dropped as [`DropReason::Muted`]; the first one after that has to be a keyframe.
     pub fn set_muted(&self, muted: bool) {
         let _ = self.commands.send(Command::SetMuted(self.id, muted));
     }
@@ -333,6 +349,9 @@ impl Track {
         if !self.track.live.load(Ordering::Acquire) {
             self.track.missed_start.store(true, Ordering::Release);
             return Outcome::Dropped(DropReason::NotConnected);
+        }
+        if let Some(reason) = layer.paused() {
+            return Outcome::Dropped(reason);
         }
         if layer.need_keyframe.load(Ordering::Acquire) && !keyframe {
             self.want_keyframe(index, layer, KeyframeReason::Start);

@@ -2,6 +2,7 @@
 
 //! The task that owns a session: joins, publishes, passes frames and events, comes back after a loss.
 
+mod activity;
 mod data;
 mod room;
 mod track;
@@ -20,7 +21,7 @@ use crate::backoff::Backoff;
 use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
 use crate::engine::MediaEngine;
 use crate::error::{Error, redact};
-use crate::event::{ConnectionState, Event, Observer, TrackId};
+use crate::event::{ConnectionState, Event, KeyframeReason, Observer, TrackId};
 use crate::frame::Frame;
 use crate::session::{Command, Shared, TrackShared};
 use crate::signal::token;
@@ -219,7 +220,7 @@ impl Driver {
                 }
             }
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
-            Command::SetMuted(id, muted) => self.set_muted(id, muted),
+            Command::SetMuted(id, muted) => self.set_muted(id, muted, false),
             Command::Describe(description) => {
                 self.take_description(description);
             }
@@ -234,16 +235,36 @@ impl Driver {
         }
     }
 
-    /// Notes it for the next publication.
-    fn set_muted(&mut self, id: TrackId, muted: bool) {
-        if let Some(track) = self.tracks.get_mut(&id) {
-            track.config.muted = muted;
+    /// A track is muted or unmuted from now on, in later publications too.
+    fn set_muted(&mut self, id: TrackId, muted: bool, by_server: bool) {
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        track.config.muted = muted;
+        if track.activity.set_muted(muted) {
+            self.emit(Event::Muted { track: id, muted, by_server });
+            self.follow_activity(id);
+        }
+    }
+
+    /// Acts on a change of who needs the frames of a track.
+    fn follow_activity(&mut self, id: TrackId) {
+        let now = Instant::now();
+        let interval = self.config.keyframe_min_interval;
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let live = track.is_live();
+        for (layer, target) in track.follow_activity(now, interval) {
+            self.emit(Event::Target { track: id, layer, target });
+            // After the target: an encoder that was put to sleep is awake by now.
+            if target.active && live {
+                self.want_keyframe(id, layer, KeyframeReason::Resumed);
+            }
         }
     }
 
     fn add_track(&mut self, id: TrackId, config: TrackConfig, shared: Arc<TrackShared>) {
         let track = TrackState::new(config, shared, self.config.keyframe_min_interval);
         self.tracks.insert(id, track);
+        // It may be muted from the start.
+        self.follow_activity(id);
         self.publish_stats();
     }
 

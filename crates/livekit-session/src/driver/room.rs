@@ -52,7 +52,10 @@ impl Driver {
             Command::Frame(id, layer, frame, keyframe) => self.frame(engine, id, layer, frame, keyframe)?,
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
             Command::WantKeyframe(id, layer, reason) => self.want_keyframe(id, layer, reason),
-            Command::SetMuted(id, muted) => self.set_muted(id, muted),
+            Command::SetMuted(id, muted) => {
+                engine.set_muted(id, muted);
+                self.set_muted(id, muted, false);
+            }
             Command::Data => self.send_data(engine),
             Command::Describe(description) => {
                 let change = self.take_description(description);
@@ -75,9 +78,15 @@ impl Driver {
     ) -> Result<(), Error> {
         let Some(track) = self.tracks.get_mut(&id) else { return Ok(()) };
         let video = track.is_video();
+        let now = Instant::now();
         let Some((layer, shared)) = track.layer_mut(index) else { return Ok(()) };
         let bytes = frame.data.len();
         shared.handed_over(bytes);
+        if let Some(reason) = shared.paused() {
+            // Was on its way when the layer was paused.
+            shared.counters.retract(bytes, reason);
+            return Ok(());
+        }
         // A keyframe always passes: dropping it would only make us ask for the next one.
         if video && !keyframe {
             let dropping = shared.need_keyframe.load(Ordering::Acquire);
@@ -91,21 +100,36 @@ impl Driver {
             }
         }
         match keyframe {
-            true => layer.gate.keyframe(Instant::now()),
+            true => layer.gate.keyframe(now),
             false => layer.gate.frame(),
         }
         layer.first_frame.get_or_insert_with(|| self.started.elapsed());
+        if video {
+            track.activity.frame(index, now);
+        }
         let media_time = frame.media_time.saturating_add(TIMELINE_LEAD);
         engine.write(id, index, &Frame { media_time, ..frame })
     }
 
     /// Somebody wants a keyframe of a layer.
-    fn want_keyframe(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
+    pub(super) fn want_keyframe(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
         let video = self.tracks.get_mut(&id).filter(|t| t.is_video());
         let Some((layer, _)) = video.and_then(|t| t.layer_mut(index)) else { return };
         let forward = layer.gate.request(Instant::now());
         layer.keyframe_requests += u64::from(forward);
         self.emit(Event::KeyframeRequest { track: id, layer: index, reason, forward });
+    }
+
+    /// The server wants a keyframe of a layer.
+    fn keyframe_requested(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
+        if let Some(track) = self.tracks.get_mut(&id) {
+            track.activity.keyframe_requested(index);
+        }
+        self.follow_activity(id);
+        let idle = self.tracks.get(&id).and_then(|t| t.activity.idle(index));
+        if idle.is_none() {
+            self.want_keyframe(id, index, reason);
+        }
     }
 
     fn on_timer<E: MediaEngine>(&mut self, engine: &mut E) {
@@ -119,6 +143,11 @@ impl Driver {
         for (id, published) in ready {
             // No request upstream: the stream's first frame is a keyframe. Should it not be one, the track asks.
             self.start(id, published);
+        }
+        let quiet = |t: &TrackState| t.activity.poll_at().is_some_and(|at| now >= at);
+        let quiet: Vec<_> = self.tracks.iter().filter(|(_, t)| quiet(t)).map(|(id, _)| *id).collect();
+        for id in quiet {
+            self.follow_activity(id);
         }
         for (id, track) in &mut self.tracks {
             for (index, layer) in track.layers.iter_mut().enumerate() {
@@ -152,10 +181,13 @@ impl Driver {
                     return Ok(());
                 };
                 state.sid = Some(sid.clone());
+                state.activity.published();
+                self.follow_activity(track);
+                let Some(state) = self.tracks.get_mut(&track) else { return Ok(()) };
                 let published = Event::Published { track, sid, name, mime_type };
                 self.up_since.get_or_insert_with(Instant::now);
                 let in_time = !state.shared.missed_start.load(Ordering::Acquire);
-                let ahead = in_time && self.participants > 0;
+                let ahead = in_time && self.participants > 0 && !state.activity.is_muted();
                 let primes: Vec<_> = state.layers.iter_mut().map(|layer| layer.prime.take()).collect();
                 let layers = state.layers.len();
                 if ahead && primes.iter().any(Option::is_some) {
@@ -207,7 +239,7 @@ impl Driver {
                         primed.until = Instant::now() + SUBSCRIBER_SETUP;
                     }
                     Some(_) => {}
-                    None => self.want_keyframe(track, layer, reason),
+                    None => self.keyframe_requested(track, layer, reason),
                 }
             }
             EngineEvent::BandwidthEstimate(bitrate) => {
@@ -219,7 +251,11 @@ impl Driver {
                 }
             }
             EngineEvent::SubscribedQuality { track, qualities } => {
+                if let Some(state) = self.tracks.get_mut(&track) {
+                    state.activity.subscribed(&qualities);
+                }
                 self.emit(Event::SubscribedQuality { track, qualities });
+                self.follow_activity(track);
             }
             EngineEvent::ParticipantJoined(p) => {
                 self.participants += 1;
@@ -251,8 +287,7 @@ impl Driver {
                 }
             }
             EngineEvent::Muted { track, muted } => {
-                self.set_muted(track, muted);
-                self.emit(Event::Muted { track, muted, by_server: true });
+                self.set_muted(track, muted, true);
             }
         }
         Ok(())

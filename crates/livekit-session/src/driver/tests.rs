@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+mod activity;
+
 use super::*;
 use crate::config::{Codec, Description, Secret};
 use crate::data::DataPacket;
@@ -26,6 +28,28 @@ struct Script {
     left: AtomicUsize,
     data: Mutex<Vec<String>>,
     described: Mutex<Vec<Description>>,
+    /// What the engine is to say next, and that there is something.
+    says: Mutex<VecDeque<EngineEvent>>,
+    said: tokio::sync::Notify,
+    /// What the engine was told: tracks published as muted (or not), and muted later.
+    mutes: Mutex<Vec<bool>>,
+    /// The layers of the frames written.
+    layers: Mutex<Vec<usize>>,
+}
+
+impl Script {
+    fn say(&self, event: EngineEvent) {
+        self.says.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
+        self.said.notify_one();
+    }
+
+    fn layers(&self) -> Vec<usize> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn mutes(&self) -> Vec<bool> {
+        self.mutes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 enum Join {
@@ -91,6 +115,7 @@ impl MediaEngine for FakeEngine {
 
     fn publish(&mut self, track: TrackId, config: &TrackConfig) {
         self.events.extend([1000, 1000, 1020, 1100, 900].map(EngineEvent::BandwidthEstimate));
+        self.set_muted(track, config.muted);
         let (name, mime_type) = (config.name.clone(), config.codec.mime_type().to_owned());
         self.events.push_back(EngineEvent::Published { track, sid: "TR".into(), name, mime_type });
     }
@@ -100,6 +125,7 @@ impl MediaEngine for FakeEngine {
     }
 
     fn write(&mut self, track: TrackId, layer: usize, frame: &Frame) -> Result<(), Error> {
+        self.script.layers.lock().unwrap_or_else(PoisonError::into_inner).push(layer);
         self.frames += 1;
         self.script.times.lock().unwrap_or_else(PoisonError::into_inner).push(frame.media_time);
         if matches!(self.how, Join::Viewer { asks: true }) {
@@ -138,10 +164,20 @@ impl MediaEngine for FakeEngine {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
         }
-        match self.failure.take() {
-            Some(error) => Err(error),
-            None => std::future::pending().await,
+        if let Some(error) = self.failure.take() {
+            return Err(error);
         }
+        loop {
+            let next = self.script.says.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            if let Some(event) = next {
+                return Ok(event);
+            }
+            self.script.said.notified().await;
+        }
+    }
+
+    fn set_muted(&mut self, _track: TrackId, muted: bool) {
+        self.script.mutes.lock().unwrap_or_else(PoisonError::into_inner).push(muted);
     }
 
     fn queue_age(&mut self, _track: TrackId, _layer: usize) -> Duration {
@@ -196,6 +232,14 @@ impl Bench {
             assert!(Instant::now() < deadline, "no {what} in {events:#?}");
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn wait_for_writes(&self, count: usize) {
+        self.wait_for("the frames", |_| self.script.written.load(Ordering::SeqCst) >= count);
     }
 
     fn count(&self, pred: impl Fn(&Event) -> bool) -> usize {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::activity::{Activity, Idle};
 use crate::config::TrackConfig;
 use crate::engine::EngineTrackStats;
-use crate::event::{Event, TrackId};
-use crate::frame::Frame;
+use crate::event::{Event, Target, TargetReason, TrackId};
+use crate::frame::{DropReason, Frame};
 use crate::keyframe::KeyframeGate;
 use crate::session::{LayerShared, TrackShared};
 use crate::stats::TrackStats;
@@ -21,6 +22,8 @@ pub(super) struct TrackState {
     /// As many as in `config` and in `shared`.
     pub(super) layers: Vec<LayerState>,
     pub(super) sid: Option<String>,
+    /// Whether anybody needs its frames.
+    pub(super) activity: Activity,
     /// Keyframes were sent ahead; the publication is reported when a subscriber is ready, or then.
     pub(super) primed: Option<Primed>,
 }
@@ -57,8 +60,9 @@ impl TrackState {
             first_frame: None,
             prime: None,
         };
-        let layers = shared.layers.iter().map(|_| layer()).collect();
-        Self { config, shared, layers, sid: None, primed: None }
+        let layers: Vec<_> = shared.layers.iter().map(|_| layer()).collect();
+        let activity = Activity::new(layers.len(), config.muted);
+        Self { config, shared, layers, sid: None, activity, primed: None }
     }
 
     pub(super) fn is_video(&self) -> bool {
@@ -68,6 +72,55 @@ impl TrackState {
     /// A layer, with what it shares with its writer.
     pub(super) fn layer_mut(&mut self, layer: usize) -> Option<(&mut LayerState, &LayerShared)> {
         Some((self.layers.get_mut(layer)?, self.shared.layers.get(layer)?))
+    }
+
+    /// Whether frames go out, unless a layer is idle.
+    pub(super) fn is_live(&self) -> bool {
+        self.shared.live.load(Ordering::Acquire)
+    }
+
+    /// Pauses and resumes layers as the activity says. Gives those that it changed, each with what its encoder
+    /// is to be told.
+    pub(super) fn follow_activity(
+        &mut self,
+        now: Instant,
+        keyframe_min_interval: Duration,
+    ) -> Vec<(usize, Target)> {
+        let video = self.is_video();
+        let mut changed = Vec::new();
+        for (index, idle) in self.activity.changes(now) {
+            let config = self.config.layers.get(index).cloned().unwrap_or_default();
+            let Some((layer, shared)) = self.layer_mut(index) else { continue };
+            // What an encoder makes for nobody is lost, so what follows must not refer to it.
+            shared.need_keyframe.store(video, Ordering::Release);
+            shared.keyframe_wanted.store(false, Ordering::Release);
+            shared.set_paused(idle.map(|idle| match idle {
+                Idle::Unwatched => DropReason::Unwatched,
+                Idle::Muted => DropReason::Muted,
+            }));
+            // A request that was open will not be answered, and is for nobody.
+            layer.gate = KeyframeGate::new(keyframe_min_interval);
+            let target = match idle {
+                Some(idle) => Target {
+                    bitrate: config.min_bitrate,
+                    active: false,
+                    reason: match idle {
+                        Idle::Unwatched => TargetReason::Unwatched,
+                        Idle::Muted => TargetReason::Muted,
+                    },
+                },
+                None => Target {
+                    bitrate: match config.start_bitrate {
+                        0 => config.max_bitrate,
+                        start => start,
+                    },
+                    active: true,
+                    reason: TargetReason::Resumed,
+                },
+            };
+            changed.push((index, target));
+        }
+        changed
     }
 
     /// Frames go out from now on; a keyframe first.
@@ -99,7 +152,8 @@ impl TrackState {
     /// When a timer of the track is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let gates = self.layers.iter().filter_map(|layer| layer.gate.poll_at());
-        gates.chain(self.primed.as_ref().map(|primed| primed.until)).min()
+        let activity = self.activity.poll_at();
+        gates.chain(activity).chain(self.primed.as_ref().map(|primed| primed.until)).min()
     }
 
     /// A snapshot for each layer, without what the writers count.

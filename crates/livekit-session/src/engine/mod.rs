@@ -140,6 +140,9 @@ pub(crate) trait MediaEngine: Sized + Send {
     /// Waits for something to report. An error means that the connection is over.
     fn next(&mut self) -> impl Future<Output = Result<EngineEvent, Error>> + Send;
 
+    /// Tells the server that a track is muted, or is no longer.
+    fn set_muted(&mut self, track: TrackId, muted: bool);
+
     /// How long the oldest packet of a layer has been waiting to be sent.
     fn queue_age(&mut self, track: TrackId, layer: usize) -> Duration;
 

@@ -38,6 +38,11 @@ pub(crate) fn structure(event: &Event, pad: impl Fn(&TrackId) -> String) -> Opti
                 .field("forwarded", forward)
                 .build()
         }
+        Event::Muted { track, muted, by_server } => gst::Structure::builder("livekit-muted")
+            .field("pad", pad(track))
+            .field("muted", muted)
+            .field("by-server", by_server)
+            .build(),
         Event::BandwidthEstimate(bitrate) => {
             gst::Structure::builder("livekit-bandwidth-estimate").field("bitrate", bitrate).build()
         }
@@ -99,6 +104,7 @@ fn keyframe_reason(reason: KeyframeReason) -> &'static str {
         KeyframeReason::Start => "start",
         KeyframeReason::Dropped => "dropped",
         KeyframeReason::Repeat => "repeat",
+        KeyframeReason::Resumed => "resumed",
     }
 }
 

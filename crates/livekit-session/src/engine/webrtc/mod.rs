@@ -10,6 +10,7 @@ mod codecs;
 mod data;
 mod offer;
 mod publications;
+mod room_feedback;
 mod sockets;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +21,7 @@ use livekit_protocol as proto;
 use livekit_protocol::{signal_request, signal_response};
 use str0m::bwe::Bitrate;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
-use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid};
+use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid, Rid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Rtc};
@@ -30,11 +31,11 @@ use super::{EngineEvent, EngineTrackStats, MediaEngine, TransportStats};
 use crate::config::{Credentials, Description, Secret, SessionConfig, TrackConfig};
 use crate::data::DataPacket;
 use crate::error::{Error, PublishError};
-use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
+use crate::event::{ConnectionQuality, KeyframeReason, Participant, RoomInfo, TrackId};
 use crate::frame::Frame;
 use crate::signal::{Incoming, Signal, leave_reason};
 use data::DataChannels;
-use publications::Publications;
+use publications::{MAX_LAYERS, Publications};
 use sockets::Sockets;
 
 /// Datagrams taken from the sockets before outgoing work gets its turn.
@@ -230,12 +231,12 @@ impl WebRtcEngine {
             | RtcEvent::ChannelBufferedAmountLow(_)
             | RtcEvent::ChannelData(_)) => self.on_data_event(event),
             RtcEvent::KeyframeRequest(request) => {
-                if let Some(track) = self.publications.by_mid(request.mid) {
+                if let Some((track, layer)) = self.publications.by_stream(request.mid, request.rid) {
                     let reason = match request.kind {
                         KeyframeRequestKind::Pli => KeyframeReason::Pli,
                         KeyframeRequestKind::Fir => KeyframeReason::Fir,
                     };
-                    self.events.push_back(EngineEvent::KeyframeRequest { track, layer: 0, reason });
+                    self.events.push_back(EngineEvent::KeyframeRequest { track, layer, reason });
                 }
             }
             RtcEvent::PeerStats(stats) => {
@@ -251,24 +252,25 @@ impl WebRtcEngine {
                 }));
             }
             RtcEvent::MediaEgressStats(stats) => {
-                let Some(track) = self.publications.by_mid(stats.mid) else { return };
+                let stream = self.publications.by_stream(stats.mid, stats.rid);
+                let Some((track, layer)) = stream else { return };
                 let stats = EngineTrackStats {
                     packets: stats.packets,
                     pli: stats.plis,
                     fir: stats.firs,
                     nack: stats.nacks,
                     loss: stats.loss,
-                    queued_bytes: self.queued_bytes(stats.mid),
+                    queued_bytes: self.queued_bytes(stats.mid, stats.rid),
                 };
-                self.events.push_back(EngineEvent::TrackStats { track, layer: 0, stats });
+                self.events.push_back(EngineEvent::TrackStats { track, layer, stats });
             }
             other => trace!(?other, "unused"),
         }
     }
 
-    fn queued_bytes(&mut self, mid: Mid) -> u64 {
+    fn queued_bytes(&mut self, mid: Mid, rid: Option<Rid>) -> u64 {
         let mut direct = self.rtc.direct_api();
-        let queue = direct.stream_tx_by_mid(mid, None).and_then(|s| s.queue_info());
+        let queue = direct.stream_tx_by_mid(mid, rid).and_then(|s| s.queue_info());
         queue.map_or(0, |q| q.byte_size() as u64)
     }
 
@@ -300,7 +302,8 @@ impl WebRtcEngine {
             let Some(publication) = self.publications.get_mut(track) else { continue };
             let kind = if publication.config.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
             let (stream, cid) = ("media".to_owned(), publication.cid.clone());
-            let mid = changes.add_media(kind, Direction::SendOnly, Some(stream), Some(cid), None);
+            let simulcast = publication.simulcast();
+            let mid = changes.add_media(kind, Direction::SendOnly, Some(stream), Some(cid), simulcast);
             let payload_types = codecs::payload_types(&publication.config);
             narrowed.push(offer::Section { mid: mid.to_string(), payload_types });
             offered.push((track, mid));
@@ -446,7 +449,10 @@ impl WebRtcEngine {
             M::Trickle(trickle) => self.on_trickle(&trickle),
             M::TrackPublished(published) => {
                 let sid = published.track.map(|t| t.sid).unwrap_or_default();
-                if self.publications.announced(&published.cid, sid).is_some() {
+                if let Some(track) = self.publications.announced(&published.cid, sid) {
+                    if let Some(sid) = self.publications.untold_mute(track) {
+                        self.send_muted(track, sid);
+                    }
                     self.negotiate();
                 }
             }
@@ -469,27 +475,8 @@ impl WebRtcEngine {
                     }
                 }
             }
-            M::SubscribedQualityUpdate(update) => {
-                let Some(track) = self.publications.by_sid(&update.track_sid) else { return };
-                let listed = update.subscribed_codecs.iter().flat_map(|c| c.qualities.iter());
-                let qualities = listed
-                    .filter_map(|q| {
-                        let quality = match q.quality() {
-                            proto::VideoQuality::Low => Quality::Low,
-                            proto::VideoQuality::Medium => Quality::Medium,
-                            proto::VideoQuality::High => Quality::High,
-                            proto::VideoQuality::Off => return None,
-                        };
-                        Some((quality, q.enabled))
-                    })
-                    .collect();
-                self.events.push_back(EngineEvent::SubscribedQuality { track, qualities });
-            }
-            M::Mute(mute) => {
-                if let Some(track) = self.publications.by_sid(&mute.sid) {
-                    self.events.push_back(EngineEvent::Muted { track, muted: mute.muted });
-                }
-            }
+            M::SubscribedQualityUpdate(update) => self.on_subscribed_quality(&update),
+            M::Mute(mute) => self.on_mute(&mute),
             M::RefreshToken(token) => self.refreshed_token = Some(Secret::new(token)),
             M::Leave(leave) => {
                 let can_reconnect = leave.action() != proto::leave_request::Action::Disconnect;
@@ -668,6 +655,11 @@ impl MediaEngine for WebRtcEngine {
             self.events.push_back(EngineEvent::PublishFailed { track, reason });
             return;
         }
+        if config.layers.len() > MAX_LAYERS {
+            let reason = PublishError::TooManyLayers { layers: config.layers.len(), most: MAX_LAYERS };
+            self.events.push_back(EngineEvent::PublishFailed { track, reason });
+            return;
+        }
         // Unique within the room: the participant's id is.
         let cid = format!("{}-{}", self.own_sid, track.0);
         let request = self.publications.add(track, config, cid);
@@ -683,7 +675,7 @@ impl MediaEngine for WebRtcEngine {
         self.watch_server();
     }
 
-    fn write(&mut self, track: TrackId, _layer: usize, frame: &Frame) -> Result<(), Error> {
+    fn write(&mut self, track: TrackId, layer: usize, frame: &Frame) -> Result<(), Error> {
         if self.closed_by_server.is_some() {
             return Ok(());
         }
@@ -691,7 +683,12 @@ impl MediaEngine for WebRtcEngine {
         let Some(publication) = self.publications.get_mut(track) else { return Ok(()) };
         let Some(mid) = publication.mid.filter(|_| publication.negotiated) else { return Ok(()) };
         let codec = publication.config.codec;
+        let rid = publication.rid(layer);
         let Some(writer) = self.rtc.writer(mid) else { return Ok(()) };
+        let writer = match rid {
+            Some(rid) => writer.rid(rid),
+            None => writer,
+        };
         if publication.pt.is_none() {
             publication.pt = codecs::choose_payload(codec, writer.payload_params());
         }
@@ -742,16 +739,23 @@ impl MediaEngine for WebRtcEngine {
         }
     }
 
-    fn queue_age(&mut self, track: TrackId, _layer: usize) -> Duration {
-        let Some(mid) = self.publications.get_mut(track).and_then(|p| p.mid) else { return Duration::ZERO };
+    fn set_muted(&mut self, track: TrackId, muted: bool) {
+        if let Some(sid) = self.publications.set_muted(track, muted) {
+            self.send_muted(track, sid);
+        }
+    }
+
+    fn queue_age(&mut self, track: TrackId, layer: usize) -> Duration {
+        let Some(publication) = self.publications.get_mut(track) else { return Duration::ZERO };
+        let (Some(mid), rid) = (publication.mid, publication.rid(layer)) else { return Duration::ZERO };
         let mut direct = self.rtc.direct_api();
-        let queue = direct.stream_tx_by_mid(mid, None).and_then(|s| s.queue_info());
+        let queue = direct.stream_tx_by_mid(mid, rid).and_then(|s| s.queue_info());
         queue.and_then(|q| q.first_unsent()).map(|since| since.elapsed()).unwrap_or_default()
     }
 
     fn is_drained(&mut self) -> bool {
-        let mids: Vec<Mid> = self.publications.mids().collect();
-        mids.into_iter().all(|mid| self.queued_bytes(mid) == 0) && self.data_is_drained()
+        let streams: Vec<_> = self.publications.streams().collect();
+        streams.into_iter().all(|(mid, rid)| self.queued_bytes(mid, rid) == 0) && self.data_is_drained()
     }
 
     fn refreshed_token(&self) -> Option<Secret> {

@@ -6,10 +6,15 @@
 use std::collections::BTreeMap;
 
 use livekit_protocol as proto;
-use str0m::media::{Mid, Pt};
+use str0m::media::{Mid, Pt, Rid, Simulcast, SimulcastLayer};
 
 use crate::config::{Codec, TrackConfig, TrackSource};
-use crate::event::TrackId;
+use crate::event::{Quality, TrackId};
+
+/// How LiveKit's servers want the RTP streams of a simulcast track to be called (RFC 8852), from low to high.
+const RIDS: [&str; 3] = ["q", "h", "f"];
+/// The most layers that a track can have.
+pub(crate) const MAX_LAYERS: usize = RIDS.len();
 
 /// One track.
 #[derive(Debug)]
@@ -19,6 +24,8 @@ pub(crate) struct Publication {
     pub(crate) cid: String,
     /// The server's id, once it has agreed.
     pub(crate) sid: Option<String>,
+    /// What the server was told last.
+    muted: bool,
     /// The media section, once it has been offered.
     pub(crate) mid: Option<Mid>,
     /// The server has answered the offer that contains it.
@@ -27,6 +34,31 @@ pub(crate) struct Publication {
     pub(crate) reported: bool,
     /// The payload type in use, chosen with the first frame.
     pub(crate) pt: Option<Pt>,
+}
+
+impl Publication {
+    /// What a layer's RTP stream is called; `None` = a track of one layer, whose stream needs no name.
+    pub(crate) fn rid(&self, layer: usize) -> Option<Rid> {
+        rid(layer, self.config.layers.len())
+    }
+
+    /// The layers to be offered; `None` = no simulcast.
+    pub(crate) fn simulcast(&self) -> Option<Simulcast> {
+        let count = self.config.layers.len();
+        let mut simulcast = Simulcast::new();
+        for rid in (0..count).filter_map(|layer| rid_name(layer, count)) {
+            simulcast.add_send_layer(SimulcastLayer::new(rid));
+        }
+        (!simulcast.send.is_empty()).then_some(simulcast)
+    }
+}
+
+fn rid_name(layer: usize, layers: usize) -> Option<&'static str> {
+    RIDS.get(layer).copied().filter(|_| layers > 1 && layer < layers)
+}
+
+fn rid(layer: usize, layers: usize) -> Option<Rid> {
+    rid_name(layer, layers).map(Rid::from)
 }
 
 /// All tracks of a connection.
@@ -58,6 +90,7 @@ impl Publications {
             config: config.clone(),
             cid,
             sid: None,
+            muted: config.muted,
             mid: None,
             negotiated: false,
             reported: false,
@@ -79,6 +112,28 @@ impl Publications {
         let (id, track) = self.tracks.iter_mut().find(|(_, t)| t.cid == cid)?;
         track.sid = Some(sid);
         Some(*id)
+    }
+
+    /// Mutes or unmutes a track: gives the server's id of the track if the server is to be told now.
+    pub(crate) fn set_muted(&mut self, id: TrackId, muted: bool) -> Option<String> {
+        let track = self.tracks.get_mut(&id)?;
+        track.config.muted = muted;
+        self.untold_mute(id)
+    }
+
+    /// A track that was muted or unmuted since it was announced: its id at the server, given once.
+    pub(crate) fn untold_mute(&mut self, id: TrackId) -> Option<String> {
+        let track = self.tracks.get_mut(&id)?;
+        let sid = track.sid.clone()?;
+        (std::mem::replace(&mut track.muted, track.config.muted) != track.config.muted).then_some(sid)
+    }
+
+    /// The server muted or unmuted a track.
+    pub(crate) fn muted_by_server(&mut self, id: TrackId, muted: bool) {
+        if let Some(track) = self.tracks.get_mut(&id) {
+            track.config.muted = muted;
+            track.muted = muted;
+        }
     }
 
     /// What to put into an offer now.
@@ -127,8 +182,15 @@ impl Publications {
         self.tracks.get_mut(&id)
     }
 
-    pub(crate) fn by_mid(&self, mid: Mid) -> Option<TrackId> {
-        self.tracks.iter().find(|(_, t)| t.mid == Some(mid)).map(|(id, _)| *id)
+    /// The track and layer of an RTP stream.
+    pub(crate) fn by_stream(&self, mid: Mid, stream: Option<Rid>) -> Option<(TrackId, usize)> {
+        let (id, track) = self.tracks.iter().find(|(_, t)| t.mid == Some(mid))?;
+        let count = track.config.layers.len();
+        let layer = match count {
+            1 => 0,
+            _ => (0..count).find(|layer| rid(*layer, count) == stream)?,
+        };
+        Some((*id, layer))
     }
 
     pub(crate) fn by_sid(&self, sid: &str) -> Option<TrackId> {
@@ -150,9 +212,12 @@ impl Publications {
         self.tracks.values().any(|t| !t.negotiated)
     }
 
-    /// Media sections that carry something.
-    pub(crate) fn mids(&self) -> impl Iterator<Item = Mid> + '_ {
-        self.tracks.values().filter(|t| t.negotiated).filter_map(|t| t.mid)
+    /// RTP streams that may carry something.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = (Mid, Option<Rid>)> + '_ {
+        self.tracks.values().filter(|t| t.negotiated).flat_map(|track| {
+            let layers = 0..track.config.layers.len();
+            layers.filter_map(|layer| Some((track.mid?, track.rid(layer))))
+        })
     }
 
     /// Media sections of audio that is sent without redundancy.
@@ -169,17 +234,24 @@ impl Publications {
 fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest {
     let is_video = config.codec.is_video();
     let top = config.top_layer();
-    // One layer, named HIGH with its real size, so that the server can tell what it forwards.
-    let layers = if is_video {
-        vec![proto::VideoLayer {
-            quality: proto::VideoQuality::High as i32,
-            width: top.width,
-            height: top.height,
-            bitrate: top.max_bitrate,
-            ..Default::default()
-        }]
-    } else {
-        Vec::new()
+    // Each layer with its real size, so that the server can tell what it forwards. A single one is called HIGH.
+    let count = config.layers.len();
+    let layer = |(index, layer): (usize, &crate::config::LayerConfig)| proto::VideoLayer {
+        quality: match Quality::of_layer(index, count) {
+            Quality::Low => proto::VideoQuality::Low,
+            Quality::Medium => proto::VideoQuality::Medium,
+            Quality::High => proto::VideoQuality::High,
+        } as i32,
+        width: layer.width,
+        height: layer.height,
+        bitrate: layer.max_bitrate,
+        spatial_layer: i32::try_from(index).unwrap_or_default(),
+        rid: rid_name(index, count).unwrap_or_default().into(),
+        ..Default::default()
+    };
+    let layers: Vec<_> = match is_video {
+        true => config.layers.iter().enumerate().map(layer).collect(),
+        false => Vec::new(),
     };
     let source = match config.source {
         TrackSource::Unknown => proto::TrackSource::Unknown,
@@ -212,6 +284,7 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
         r#type: if is_video { proto::TrackType::Video } else { proto::TrackType::Audio } as i32,
         width: top.width,
         height: top.height,
+        muted: config.muted,
         source: source as i32,
         layers,
         simulcast_codecs: if is_video { vec![codec] } else { Vec::new() },
@@ -227,6 +300,7 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LayerConfig;
 
     fn config() -> TrackConfig {
         let mut config = TrackConfig::new(Codec::H264, "front");
@@ -290,7 +364,7 @@ mod tests {
         p.answered();
         assert_eq!(p.newly_published().len(), 1);
         assert!(p.newly_published().is_empty(), "each is reported once");
-        assert_eq!((p.by_mid(mid), p.by_sid("TR_b")), (Some(TrackId(2)), Some(TrackId(2))));
+        assert_eq!((p.by_stream(mid, None), p.by_sid("TR_b")), (Some((TrackId(2), 0)), Some(TrackId(2))));
     }
 
     #[test]
@@ -306,5 +380,85 @@ mod tests {
         assert_eq!(p.remove(TrackId(2)), Some("TR_b".into()));
         assert_eq!(p.plan(), OfferPlan { add: vec![], stop: vec![Mid::from("0")] });
         assert!(p.plan().is_empty());
+    }
+
+    fn layers(sizes: &[(u32, u32)]) -> TrackConfig {
+        let mut config = config();
+        config.layers = sizes
+            .iter()
+            .map(|(width, height)| LayerConfig {
+                width: *width,
+                height: *height,
+                max_bitrate: width * 1000,
+                ..LayerConfig::default()
+            })
+            .collect();
+        config
+    }
+
+    /// (rid, quality, width) of each layer announced, and the rids offered.
+    fn announced(config: &TrackConfig) -> (Vec<(String, i32, u32)>, Vec<String>) {
+        let mut p = Publications::default();
+        let request = p.add(TrackId(1), config, "c".into());
+        let codec = &request.simulcast_codecs[0];
+        assert_eq!(request.layers, codec.layers, "the same in both places");
+        assert_eq!(codec.video_layer_mode, proto::video_layer::Mode::OneSpatialLayerPerStream as i32);
+        assert_eq!(request.width, config.top_layer().width);
+        let offered = p.get_mut(TrackId(1)).unwrap().simulcast();
+        let offered = offered.map(|s| s.send.iter().map(|l| l.rid.to_string()).collect()).unwrap_or_default();
+        (request.layers.into_iter().map(|l| (l.rid, l.quality, l.width)).collect(), offered)
+    }
+
+    #[test]
+    fn layers_are_announced_and_offered_as_servers_expect_them() {
+        let (low, medium, high) = (
+            proto::VideoQuality::Low as i32,
+            proto::VideoQuality::Medium as i32,
+            proto::VideoQuality::High as i32,
+        );
+        let (all, rids) = announced(&layers(&[(320, 180), (640, 360), (1280, 720)]));
+        assert_eq!(all, [("q".into(), low, 320), ("h".into(), medium, 640), ("f".into(), high, 1280)]);
+        assert_eq!(rids, ["q", "h", "f"]);
+        let (two, rids) = announced(&layers(&[(320, 180), (640, 360)]));
+        assert_eq!(two, [("q".into(), low, 320), ("h".into(), medium, 640)]);
+        assert_eq!(rids, ["q", "h"]);
+        let (one, rids) = announced(&layers(&[(640, 360)]));
+        assert_eq!(one, [(String::new(), high, 640)]);
+        assert!(rids.is_empty());
+    }
+
+    #[test]
+    fn streams_are_told_apart_by_their_rid() {
+        let mut p = Publications::default();
+        p.add(TrackId(1), &layers(&[(320, 180), (640, 360)]), "a".into());
+        p.add(TrackId(2), &config(), "b".into());
+        let (first, second) = (Mid::from("0"), Mid::from("1"));
+        p.offered(TrackId(1), first);
+        p.offered(TrackId(2), second);
+        p.answered();
+        assert_eq!(p.by_stream(first, Some(Rid::from("h"))), Some((TrackId(1), 1)));
+        assert_eq!(p.by_stream(first, Some(Rid::from("q"))), Some((TrackId(1), 0)));
+        assert_eq!(p.by_stream(first, Some(Rid::from("f"))), None, "no such layer");
+        assert_eq!(p.by_stream(first, None), None);
+        assert_eq!(p.by_stream(second, None), Some((TrackId(2), 0)));
+        let streams: Vec<_> = p.streams().collect();
+        assert_eq!(streams, [(first, Some(Rid::from("q"))), (first, Some(Rid::from("h"))), (second, None)]);
+    }
+
+    #[test]
+    fn the_server_is_told_of_muting_once_it_knows_the_track() {
+        let mut p = Publications::default();
+        let mut muted = config();
+        muted.muted = true;
+        assert!(p.add(TrackId(1), &muted, "a".into()).muted);
+        assert_eq!(p.set_muted(TrackId(1), false), None, "not agreed to yet");
+        p.announced("a", "TR".into());
+        assert_eq!(p.untold_mute(TrackId(1)), Some("TR".into()));
+        assert_eq!(p.untold_mute(TrackId(1)), None, "told once");
+        assert_eq!(p.set_muted(TrackId(1), true), Some("TR".into()));
+        assert_eq!(p.set_muted(TrackId(1), true), None, "no change");
+        p.muted_by_server(TrackId(1), false);
+        assert_eq!(p.set_muted(TrackId(1), false), None, "the server knows");
+        assert_eq!(p.set_muted(TrackId(1), true), Some("TR".into()));
     }
 }
