@@ -4,8 +4,12 @@
 
 #![allow(dead_code, unused_imports)] // Until targets and keyframes use all of it.
 
+mod apply;
+mod control;
 mod find;
 mod table;
 
-pub(crate) use find::{FoundEncoder, encoder_of};
+pub(crate) use apply::NoKnob;
+pub(crate) use control::{Applied, Hold, Wish};
+pub(crate) use find::{FoundEncoder, encoder_of, named_encoder, split_before};
 pub(crate) use table::{Family, Keyframes};
