@@ -101,6 +101,11 @@ impl LiveKitSink {
             ),
             Event::PublishFailed { track, reason } => self.publish_failed(track, reason),
             Event::KeyframeRequest { track, forward: true, .. } => self.request_keyframe(track),
+            Event::Target { track, target, .. } => {
+                if let Some(pad) = self.pad_of(track) {
+                    self.target(&pad, *target);
+                }
+            }
             Event::Offline { reason, retry_in, .. } => {
                 let warn = self.state().offline_warning.allow(Instant::now());
                 if warn {
@@ -180,7 +185,7 @@ impl LiveKitSink {
         }
     }
 
-    fn post_element_message(&self, structure: gst::Structure) {
+    pub(crate) fn post_element_message(&self, structure: gst::Structure) {
         let sink = self.obj();
         let message = gst::message::Element::builder(structure).src(&*sink).build();
         // Without a bus there is nobody to tell.

@@ -67,6 +67,10 @@ impl LiveKitSink {
         {
             return false;
         }
+        if event.type_() == gst::EventType::StreamStart {
+            // Before any of its frames is encoded.
+            self.prepare_encoder(pad);
+        }
         gst::Pad::event_default(pad, Some(&*self.obj()), event)
     }
 
@@ -192,7 +196,7 @@ impl LiveKitSink {
     }
 }
 
-fn is_video(pad: &LiveKitSinkPad) -> bool {
+pub(crate) fn is_video(pad: &LiveKitSinkPad) -> bool {
     pad.pad_template().is_some_and(|templ| templ.name_template().starts_with("video"))
 }
 
@@ -234,6 +238,11 @@ impl ObjectImpl for LiveKitSink {
         if pspec.name() == "sync" {
             for leaf in self.our_pads().iter().filter_map(|pad| self.leaf_of(pad)) {
                 leaf.imp().apply_sync(self);
+            }
+        }
+        if matches!(pspec.name(), "bitrate-feedback" | "share-encoder" | "pause-upstream") {
+            for pad in self.our_pads() {
+                self.retarget(&pad);
             }
         }
     }
@@ -331,6 +340,10 @@ impl ElementImpl for LiveKitSink {
         match transition {
             gst::StateChange::NullToReady => self.configure()?,
             gst::StateChange::ReadyToPaused => {
+                // While no encoder runs yet: states change from the sinks to the sources.
+                for pad in self.our_pads() {
+                    self.prepare_encoder(&pad);
+                }
                 // A state that was asked for directly (by a running pipeline that this element was put
                 // into): what runs already is not to be stopped for us.
                 joining = self.obj().pending_state() != gst::State::Playing;
@@ -370,6 +383,9 @@ impl ElementImpl for LiveKitSink {
             gst::StateChange::PausedToReady => {
                 self.end_preroll("stopping");
                 self.stop_session();
+                for pad in self.our_pads() {
+                    self.let_go(&pad);
+                }
                 result
             }
             gst::StateChange::ReadyToNull => {
@@ -423,6 +439,7 @@ impl ElementImpl for LiveKitSink {
         let Some(pad) = pad.downcast_ref::<LiveKitSinkPad>() else { return };
         let name = pad.name();
         pad.imp().release();
+        self.let_go(pad);
         self.remove_chain(pad);
         let _ = pad.set_active(false);
         let _ = pad.set_target(gst::Pad::NONE);

@@ -121,6 +121,11 @@ impl Leaf {
         }
     }
 
+    /// Whether what comes is live, as far as is known.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
     /// Live input is never held back, and nobody waits for it.
     fn look_upstream(&self) {
         let Some(sink) = self.sink() else { return };
@@ -244,8 +249,9 @@ fn track_config(codec: Codec, caps: &gst::StructureRef, settings: &PadSettings, 
     config.layers = vec![LayerConfig {
         width: positive("width"),
         height: positive("height"),
+        min_bitrate: settings.min_bitrate.unwrap_or_default(),
+        start_bitrate: settings.start_bitrate.unwrap_or_default(),
         max_bitrate: settings.max_bitrate.unwrap_or_default(),
-        ..LayerConfig::default()
     }];
     config.stereo = codec == Codec::Opus && positive("channels") == 2;
     config
@@ -325,13 +331,19 @@ impl BaseSinkImpl for Leaf {
         {
             return Err(self.refuse(&text));
         }
-        let config = track_config(row.codec, structure, &settings, &pad.name());
+        let mut config = track_config(row.codec, structure, &settings, &pad.name());
+        if let Some(sink) = self.sink()
+            && let Some(layer) = config.layers.last_mut().filter(|layer| layer.max_bitrate == 0)
+        {
+            // What the user set the encoder to is the most that it is to make.
+            layer.max_bitrate = sink.imp().ceiling(&pad);
+        }
         let renew = {
             let mut stream = self.stream();
             let renew =
                 !(stream.track.is_some() && stream.config.as_ref().is_some_and(|c| same_track(c, &config)));
             if stream.config.is_none() {
-                stream.checks = StreamChecks::new(config.top_layer().max_bitrate);
+                stream.checks = StreamChecks::new(settings.max_bitrate.unwrap_or_default());
             }
             stream.config = Some(config);
             stream.refused = None;
@@ -459,6 +471,9 @@ impl BaseSinkImpl for Leaf {
         }
         for warning in &warnings {
             self.warn(warning);
+        }
+        if let (Some(sink), Some(pad)) = (self.sink(), self.pad()) {
+            sink.imp().look_again(&pad, now);
         }
         Ok(gst::FlowSuccess::Ok)
     }

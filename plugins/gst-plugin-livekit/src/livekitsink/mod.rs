@@ -47,6 +47,9 @@ mod preroll;
 mod session;
 mod settings;
 mod stats;
+mod targets;
+#[cfg(test)]
+mod targets_tests;
 mod timeline;
 mod watch;
 
@@ -92,6 +95,25 @@ pub enum AllowProfiles {
     /// All profiles; a warning says if browsers can't show the stream.
     #[enum_value(name = "All profiles, with a warning if browsers can't show them", nick = "any")]
     Any,
+}
+
+/// How encoders are told which bitrate the network carries.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLiveKitBitrateFeedback")]
+#[non_exhaustive]
+pub enum BitrateFeedback {
+    /// By the event, by the property of a known encoder, and by a message.
+    #[default]
+    #[enum_value(name = "By event, by the property of a known encoder, and by message", nick = "auto")]
+    Auto,
+    /// By the event and by a message; no property is touched.
+    #[enum_value(name = "By event and message only", nick = "event")]
+    Event,
+    /// Not at all.
+    #[enum_value(name = "Not at all", nick = "off")]
+    Off,
 }
 
 /// Where the connection to the room stands.
@@ -146,9 +168,12 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
     {
         LiveKitSinkPad::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
-        for enumeration in
-            [TrackSource::static_type(), AllowProfiles::static_type(), ConnectionState::static_type()]
-        {
+        for enumeration in [
+            TrackSource::static_type(),
+            AllowProfiles::static_type(),
+            BitrateFeedback::static_type(),
+            ConnectionState::static_type(),
+        ] {
             enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
         }
     }

@@ -10,11 +10,13 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::settings::{PAD_PROPERTIES, PadSettings};
+use super::targets::Targets;
 
 #[derive(Default)]
 pub struct LiveKitSinkPad {
     settings: Mutex<PadSettings>,
     released: AtomicBool,
+    pub(crate) targets: Targets,
 }
 
 impl LiveKitSinkPad {

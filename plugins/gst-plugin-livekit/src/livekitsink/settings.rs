@@ -8,14 +8,18 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
-use super::{AllowProfiles, ConnectionState, TrackSource};
+use super::{AllowProfiles, BitrateFeedback, ConnectionState, TrackSource};
 
 /// What a pad's properties say; `None` = unset, the element's property of the same name counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PadSettings {
     pub track_name: Option<String>,
     pub source: Option<TrackSource>,
+    pub min_bitrate: Option<u32>,
+    pub start_bitrate: Option<u32>,
     pub max_bitrate: Option<u32>,
+    /// Name of the encoder, if it is not to be looked for.
+    pub encoder: Option<String>,
     pub allow_profiles: Option<AllowProfiles>,
 }
 
@@ -25,7 +29,10 @@ impl PadSettings {
         Self {
             track_name: self.track_name.or_else(|| defaults.track_name.clone()),
             source: self.source.or(defaults.source),
+            min_bitrate: self.min_bitrate.or(defaults.min_bitrate),
+            start_bitrate: self.start_bitrate.or(defaults.start_bitrate),
             max_bitrate: self.max_bitrate.or(defaults.max_bitrate),
+            encoder: self.encoder.or_else(|| defaults.encoder.clone()),
             allow_profiles: self.allow_profiles.or(defaults.allow_profiles),
         }
     }
@@ -35,7 +42,10 @@ impl PadSettings {
         match name {
             "track-name" => self.track_name = string(value),
             "source" => self.source = value.get().ok().filter(|s| *s != TrackSource::Auto),
+            "min-bitrate" => self.min_bitrate = value.get().ok().filter(|b| *b != 0),
+            "start-bitrate" => self.start_bitrate = value.get().ok().filter(|b| *b != 0),
             "max-bitrate" => self.max_bitrate = value.get().ok().filter(|b| *b != 0),
+            "encoder" => self.encoder = string(value),
             "allow-profiles" => self.allow_profiles = value.get().ok(),
             _ => return false,
         }
@@ -47,7 +57,10 @@ impl PadSettings {
         Some(match name {
             "track-name" => self.track_name.to_value(),
             "source" => self.source.unwrap_or_default().to_value(),
+            "min-bitrate" => self.min_bitrate.unwrap_or_default().to_value(),
+            "start-bitrate" => self.start_bitrate.unwrap_or_default().to_value(),
             "max-bitrate" => self.max_bitrate.unwrap_or_default().to_value(),
+            "encoder" => self.encoder.to_value(),
             "allow-profiles" => self.allow_profiles.unwrap_or_default().to_value(),
             _ => return None,
         })
@@ -72,6 +85,9 @@ pub(crate) struct Settings {
     /// −1 = for ever.
     pub reconnect_attempts: i32,
     pub sync: bool,
+    pub bitrate_feedback: BitrateFeedback,
+    pub share_encoder: bool,
+    pub pause_upstream: bool,
     /// Defaults of the pads.
     pub pads: PadSettings,
 }
@@ -93,6 +109,9 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: -1,
             sync: true,
+            bitrate_feedback: BitrateFeedback::default(),
+            share_encoder: false,
+            pause_upstream: false,
             pads: PadSettings::default(),
         }
     }
@@ -120,6 +139,9 @@ impl Settings {
                 self.reconnect_attempts = value.get().unwrap_or(self.reconnect_attempts);
             }
             "sync" => self.sync = value.get().unwrap_or(self.sync),
+            "bitrate-feedback" => self.bitrate_feedback = value.get().unwrap_or(self.bitrate_feedback),
+            "share-encoder" => self.share_encoder = value.get().unwrap_or(self.share_encoder),
+            "pause-upstream" => self.pause_upstream = value.get().unwrap_or(self.pause_upstream),
             _ => return self.pads.set(name, value),
         }
         true
@@ -139,6 +161,9 @@ impl Settings {
             "connect-timeout" => nanos(self.connect_timeout).to_value(),
             "reconnect-attempts" => self.reconnect_attempts.to_value(),
             "sync" => self.sync.to_value(),
+            "bitrate-feedback" => self.bitrate_feedback.to_value(),
+            "share-encoder" => self.share_encoder.to_value(),
+            "pause-upstream" => self.pause_upstream.to_value(),
             _ => return self.pads.get(name),
         })
     }
@@ -178,11 +203,29 @@ fn pad_properties() -> Vec<glib::ParamSpec> {
             .blurb("What the track shows")
             .mutable_ready()
             .build(),
-        glib::ParamSpecUInt::builder("max-bitrate")
-            .nick("Maximum bitrate")
-            .blurb("Highest bitrate of the track in bit/s, announced to the server; 0 = not said")
+        glib::ParamSpecUInt::builder("min-bitrate")
+            .nick("Minimum bitrate")
+            .blurb("Lowest bitrate that is worth sending, in bit/s: with less, the track is paused; 0 = not said")
             .mutable_ready()
             .build(),
+        glib::ParamSpecUInt::builder("start-bitrate")
+            .nick("Start bitrate")
+            .blurb("What the encoder makes before anything is known of the network, in bit/s; 0 = as it is set")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-bitrate")
+            .nick("Maximum bitrate")
+            .blurb(
+                "Highest bitrate of the track in bit/s, announced to the server; 0 = what the encoder is set to, \
+                 if that is known",
+            )
+            .mutable_ready()
+            .build(),
+        text(
+            "encoder",
+            "Encoder",
+            "Name of the element that encodes for this pad; unset = the first encoder upstream",
+        ),
         glib::ParamSpecEnum::builder_with_default("allow-profiles", AllowProfiles::default())
             .nick("Allowed profiles")
             .blurb("Which video profiles are taken: those that browsers can show, or all")
@@ -248,6 +291,26 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .nick("Sync")
             .blurb("Send frames at their time on the pipeline's clock; live input is never held back")
             .default_value(defaults.sync)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("bitrate-feedback", defaults.bitrate_feedback)
+            .nick("Bitrate feedback")
+            .blurb("How encoders are told which bitrate the network carries")
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecBoolean::builder("share-encoder")
+            .nick("Share encoder")
+            .blurb(
+                "Change the bitrate of an encoder, or pause it, even if it feeds others too (through a tee): a \
+                 recording gets what the network carries then",
+            )
+            .default_value(defaults.share_encoder)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecBoolean::builder("pause-upstream")
+            .nick("Pause upstream")
+            .blurb("Let no frame of a live source into an encoder whose pictures nobody needs")
+            .default_value(defaults.pause_upstream)
             .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder_with_default("connection-state", ConnectionState::default())

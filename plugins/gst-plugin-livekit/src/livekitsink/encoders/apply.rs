@@ -172,6 +172,12 @@ impl Setting {
     }
 }
 
+/// The property `bitrate`, in bit/s, of an encoder that is told by the event.
+pub(crate) fn plain_bitrate(element: &gst::Element) -> Option<u64> {
+    let bitrate = Number::of(element, "bitrate")?.get(element);
+    Values { bitrate, along: Vec::new() }.known()
+}
+
 const I32_MAX: u64 = i32::MAX as u64;
 
 /// The name under which `structure` has a V4L2 control. GStreamer compares them without regard to case, and with

@@ -12,19 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use gst::glib;
 use gst::prelude::*;
 
-use super::apply::{NoKnob, Setting, Values};
+use super::apply::{self, NoKnob, Setting, Values};
 use super::find::FoundEncoder;
 use super::table::Family;
 
 /// What an encoder that nobody needs is set to if there is no `min-bitrate`, bit/s. Not lower, because there are
 /// encoders that can't make anything of such a number.
-const IDLE_BITRATE: u64 = 30_000;
+pub(crate) const IDLE_BITRATE: u32 = 30_000;
 
 /// What one pad wants of its encoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wish {
-    /// bit/s; 0 = as the user set it.
-    pub bitrate: u32,
+    /// bit/s; `None` = as the user set it.
+    pub bitrate: Option<u32>,
     /// Frames are needed.
     pub active: bool,
     /// `min-bitrate`, bit/s; 0 = unset.
@@ -68,9 +68,15 @@ impl Hold {
 
     /// What the user set the encoder to, bit/s. `None` = the encoder decides, or it can't be told.
     pub fn own_bitrate(&self) -> Option<u64> {
-        let state = self.encoder.state();
-        let setting = self.encoder.setting.as_ref().ok()?;
-        setting.bits(&state.own)
+        let element = self.encoder.element.upgrade()?;
+        match &self.encoder.setting {
+            Ok(setting) => {
+                let current = setting.read(&element);
+                setting.bits(&self.encoder.own(current))
+            }
+            Err(NoKnob::TakesEvent) => apply::plain_bitrate(&element),
+            Err(_) => None,
+        }
     }
 
     /// Makes the encoder do what this pad wants, as far as the others let it.
@@ -185,26 +191,29 @@ impl Encoder {
             return;
         }
         let current = setting.read(element);
-        let (own, set) = {
-            let mut state = self.state();
-            // Somebody else set it since: that is the user's own setting from here on.
-            if state.set.as_ref().is_some_and(|set| *set != current) {
-                state.own = current.clone();
-                state.set = None;
-            }
-            (state.own.clone(), state.set.clone())
-        };
+        let own = self.own(current.clone());
+        let touched = self.state().set.is_some();
         let own_bits = setting.bits(&own);
         let values = match together(wishes, own_bits) {
             Some(bits) => setting.values_for(element, bits, &own),
             // As the user made it; which is what it is if it was never touched.
-            None if set.is_none() => return,
+            None if !touched => return,
             None => own,
         };
         if values != current {
             setting.write(element, &values, &current);
         }
         self.state().set = (!wishes.is_empty()).then(|| setting.read(element));
+    }
+
+    /// What the user set it to, if it is set to `current` now: that, unless we did it.
+    fn own(&self, current: Values) -> Values {
+        let mut state = self.state();
+        if state.set.as_ref() != Some(&current) {
+            state.own = current;
+            state.set = None;
+        }
+        state.own.clone()
     }
 
     /// Whether the encoder takes a new bitrate in the state that it is in.
@@ -253,15 +262,13 @@ impl Encoder {
 
 /// The bitrate for all wishes together, bit/s; `own` is what the user set the encoder to. `None` = that.
 fn together(wishes: &[Wish], own: Option<u64>) -> Option<u64> {
+    let active = wishes.iter().any(|wish| wish.active);
     let limited = |wish: &Wish| {
+        let wanted = if wish.active { wish.bitrate? } else { wish.bitrate.map(|_| IDLE_BITRATE)? };
         let max = if wish.max == 0 { own } else { Some(u64::from(wish.max)) };
-        let wanted =
-            if wish.active { u64::from(wish.bitrate) } else { u64::from(wish.min).max(IDLE_BITRATE) };
-        let wanted = if wanted == 0 { max? } else { wanted };
-        let wanted = wanted.max(wish.min.into());
+        let wanted = u64::from(wanted.max(wish.min));
         Some(max.map_or(wanted, |max| wanted.min(max)))
     };
-    let active = wishes.iter().any(|wish| wish.active);
     wishes.iter().filter(|wish| wish.active == active).filter_map(limited).min()
 }
 
@@ -271,7 +278,7 @@ mod tests {
     use super::*;
 
     fn wish(bitrate: u32, active: bool) -> Wish {
-        Wish { bitrate, active, ..Wish::default() }
+        Wish { bitrate: Some(bitrate), active, ..Wish::default() }
     }
 
     #[test]
@@ -283,7 +290,7 @@ mod tests {
         assert_eq!(together(&both, own), Some(1_000_000));
         let one = [wish(1_000_000, false), wish(2_000_000, true)];
         assert_eq!(together(&one, own), Some(2_000_000), "who needs nothing holds nobody back");
-        assert_eq!(together(&[wish(1_000_000, false)], own), Some(IDLE_BITRATE));
+        assert_eq!(together(&[wish(1_000_000, false)], own), Some(u64::from(IDLE_BITRATE)));
     }
 
     #[test]
@@ -298,7 +305,10 @@ mod tests {
         assert_eq!(together(&[Wish { active: false, ..low }], own), Some(300_000));
         let contrary = Wish { min: 3_000_000, max: 1_000_000, ..wish(2_000_000, true) };
         assert_eq!(together(&[contrary], own), Some(1_000_000), "the upper limit wins");
-        assert_eq!(together(&[wish(0, true)], own), own, "no bitrate is as the user set it");
+        for active in [true, false] {
+            let none = Wish { active, ..Wish::default() };
+            assert_eq!(together(&[none], own), None, "only to be paused");
+        }
     }
 
     fn encoder(line: &str) -> (gst::Element, FoundEncoder) {
@@ -356,7 +366,7 @@ mod tests {
         assert_eq!(b.wish(wish(1_000_000, true)), Applied::Set(1_000_000));
         assert_eq!(b.wish(wish(1_000_000, false)), Applied::Set(2_000_000));
         drop(a);
-        assert_eq!(found.element.property::<u32>("bitrate"), u32::try_from(IDLE_BITRATE / 1000).unwrap());
+        assert_eq!(found.element.property::<u32>("bitrate"), IDLE_BITRATE / 1000);
         drop(b);
         assert_eq!(found.element.property::<u32>("bitrate"), 3000);
     }
@@ -394,7 +404,7 @@ mod tests {
         let found =
             find::encoder_of(&pipeline.by_name("after").unwrap().static_pad("sink").unwrap()).unwrap();
         let hold = Hold::new(&found);
-        assert_eq!(hold.wish(Wish { pause: true, ..wish(0, false) }), Applied::Set(IDLE_BITRATE));
+        assert_eq!(hold.wish(Wish { pause: true, ..wish(0, false) }), Applied::Set(u64::from(IDLE_BITRATE)));
         let (came, went) = (before(), after());
         wait("the source goes on", &|| before() > came + 10);
         assert!(after() <= went + 1, "one may have been in the encoder");

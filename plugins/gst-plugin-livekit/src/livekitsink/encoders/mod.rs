@@ -10,6 +10,6 @@ mod find;
 mod table;
 
 pub(crate) use apply::NoKnob;
-pub(crate) use control::{Applied, Hold, Wish};
+pub(crate) use control::{Applied, Hold, IDLE_BITRATE, Wish};
 pub(crate) use find::{FoundEncoder, encoder_of, named_encoder, split_before};
 pub(crate) use table::{Family, Keyframes};
