@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use livekit_session::bitstream::h264::AccessUnit;
+use livekit_session::Codec;
+use livekit_session::bitstream::{FrameInfo, VideoFormat};
 
 /// How long bytes are counted before a bitrate is judged.
 const RATE_WINDOW: Duration = Duration::from_secs(3);
@@ -15,9 +16,9 @@ const KEYFRAME_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Warning {
     /// Frames depend on later ones.
-    BFrames,
-    /// An IDR without SPS or PPS.
-    MissingParameterSets,
+    BFrames(Codec),
+    /// A keyframe without what a decoder must know first.
+    MissingParameterSets(Codec),
     /// Data goes into the parser, and no frame comes out.
     NothingDecodable,
     /// Keyframe requests have no effect.
@@ -31,15 +32,8 @@ pub(crate) enum Warning {
     },
     /// Time runs backwards.
     TimestampsBack,
-    /// A profile that browsers can't show.
-    BrowserProfile {
-        /// `profile_idc`.
-        profile_idc: u8,
-        /// Bits per sample.
-        bit_depth: u32,
-        /// `chroma_format_idc`.
-        chroma: u32,
-    },
+    /// A format that browsers can't show.
+    BrowserFormat(Codec, VideoFormat),
     /// A buffer without bytes.
     EmptyBuffer,
     /// A buffer without PTS and DTS.
@@ -49,17 +43,28 @@ pub(crate) enum Warning {
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::BFrames => f.write_str(
+            Self::BFrames(codec) => write!(
+                f,
                 "The stream has B-frames, which WebRTC viewers show out of order or not at all. Turn them off \
-                 in the encoder (x264enc: bframes=0 or tune=zerolatency)",
+                 in the encoder ({})",
+                match codec {
+                    Codec::H265 => "x265enc: option-string=bframes=0 or tune=zerolatency",
+                    _ => "x264enc: bframes=0 or tune=zerolatency",
+                }
             ),
-            Self::MissingParameterSets => f.write_str(
-                "A keyframe came without SPS and PPS, and none came before it: viewers will see nothing. Let \
-                 the encoder send them with every keyframe",
+            Self::MissingParameterSets(codec) => write!(
+                f,
+                "A keyframe came without {}, and none came before it: viewers will see nothing. Let the encoder \
+                 send them with every keyframe",
+                match codec {
+                    Codec::H265 => "VPS, SPS and PPS",
+                    Codec::Av1 => "a sequence header",
+                    _ => "SPS and PPS",
+                }
             ),
             Self::NothingDecodable => f.write_str(
                 "Data comes, but no picture can be made of it. Most likely the stream never carries its \
-                 parameter sets (SPS, PPS): let the encoder send them with every keyframe",
+                 parameter sets (SPS, PPS; H.265: VPS too): let the encoder send them with every keyframe",
             ),
             Self::IgnoresKeyframeRequests => f.write_str(
                 "The encoder does not answer keyframe requests: who joins waits for the next keyframe of its \
@@ -73,13 +78,15 @@ impl std::fmt::Display for Warning {
             ),
             Self::TimestampsBack => f.write_str(
                 "Timestamps go back: viewers will see stutter. Look for a source that restarts its clock, or \
-                 for a missing h264parse or clocksync upstream",
+                 for a missing parser or clocksync upstream",
             ),
-            Self::BrowserProfile { profile_idc, bit_depth, chroma } => write!(
+            Self::BrowserFormat(codec, format) => write!(
                 f,
-                "Browsers can't show this stream (profile_idc {profile_idc}, {bit_depth} bit, chroma {}): only \
-                 native viewers will see it",
-                match chroma {
+                "Browsers can't show this stream ({codec}, profile {}, {} bit, chroma {}): only native viewers \
+                 will see it",
+                format.profile,
+                format.bit_depth,
+                match format.chroma_format_idc {
                     0 => "4:0:0",
                     1 => "4:2:0",
                     2 => "4:2:2",
@@ -105,12 +112,13 @@ pub(crate) struct Seen<'a> {
     /// Size.
     pub bytes: usize,
     /// The head of a video frame.
-    pub unit: Option<&'a AccessUnit>,
+    pub unit: Option<&'a FrameInfo>,
 }
 
 /// Watches one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct StreamChecks {
+    codec: Codec,
     max_bitrate: u32,
     reported: Vec<std::mem::Discriminant<Warning>>,
     last_pts: Option<u64>,
@@ -125,8 +133,18 @@ pub(crate) struct StreamChecks {
 
 impl StreamChecks {
     /// Watches a stream with this `max-bitrate` (0 = unset).
-    pub fn new(max_bitrate: u32) -> Self {
-        Self { max_bitrate, ..Self::default() }
+    pub fn new(codec: Codec, max_bitrate: u32) -> Self {
+        Self {
+            codec,
+            max_bitrate,
+            reported: Vec::new(),
+            last_pts: None,
+            last_dts: None,
+            have_parameter_sets: false,
+            b_frames: false,
+            window: None,
+            unanswered: None,
+        }
     }
 
     /// The timeline starts anew (seek, new segment); what was reported stays reported.
@@ -148,11 +166,11 @@ impl StreamChecks {
         if seen.bytes == 0 {
             found.push(Warning::EmptyBuffer);
         }
-        self.b_frames |= seen.unit.is_some_and(|unit| unit.b_slice);
+        self.b_frames |= seen.unit.is_some_and(|unit| unit.reordered);
         self.check_times(seen, &mut found);
         if let Some(unit) = seen.unit {
             self.check_unit(unit, &mut found);
-            self.check_requests(now, unit.idr, &mut found);
+            self.check_requests(now, unit.keyframe, &mut found);
         }
         found.extend(self.check_rate(seen));
         found.retain(|warning| self.first_time(warning));
@@ -166,7 +184,7 @@ impl StreamChecks {
             (None, None) => found.push(Warning::NoTimestamp),
             // Pictures come in decoding order: with B-frames only that order rises.
             (Some(_), Some(_)) if pts_back && !dts_back && seen.unit.is_some() => {
-                found.push(Warning::BFrames)
+                found.push(Warning::BFrames(self.codec))
             }
             // … or, without decoding times, not even that.
             _ if dts_back || (pts_back && !self.b_frames) => found.push(Warning::TimestampsBack),
@@ -176,20 +194,16 @@ impl StreamChecks {
         self.last_dts = seen.dts.or(self.last_dts);
     }
 
-    fn check_unit(&mut self, unit: &AccessUnit, found: &mut Vec<Warning>) {
-        self.have_parameter_sets |= unit.sps.is_some() && unit.pps;
-        if unit.idr && !(unit.sps.is_some() && unit.pps) && !self.have_parameter_sets {
-            found.push(Warning::MissingParameterSets);
+    fn check_unit(&mut self, unit: &FrameInfo, found: &mut Vec<Warning>) {
+        self.have_parameter_sets |= unit.parameter_sets;
+        if unit.keyframe && !self.have_parameter_sets {
+            found.push(Warning::MissingParameterSets(self.codec));
         }
-        if unit.b_slice {
-            found.push(Warning::BFrames);
+        if unit.reordered {
+            found.push(Warning::BFrames(self.codec));
         }
-        if let Some(sps) = unit.sps.filter(|sps| !sps.is_browser_profile()) {
-            found.push(Warning::BrowserProfile {
-                profile_idc: sps.profile_idc,
-                bit_depth: sps.bit_depth,
-                chroma: sps.chroma_format_idc,
-            });
+        if let Some(format) = unit.format.filter(|format| !format.is_browser_format(self.codec)) {
+            found.push(Warning::BrowserFormat(self.codec, format));
         }
     }
 
@@ -236,28 +250,24 @@ impl StreamChecks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use livekit_session::bitstream::h264::Sps;
 
     const MS: u64 = 1_000_000;
-    const SPS: Sps = Sps {
-        profile_idc: 66,
-        constraints: 0xc0,
-        level_idc: 31,
-        chroma_format_idc: 1,
-        bit_depth: 8,
-        width: 640,
-        height: 480,
-    };
+    const FORMAT: VideoFormat =
+        VideoFormat { profile: 66, chroma_format_idc: 1, bit_depth: 8, width: 640, height: 480 };
 
-    fn idr() -> AccessUnit {
-        AccessUnit { idr: true, sps: Some(SPS), pps: true, b_slice: false, has_slice: true }
+    fn idr() -> FrameInfo {
+        FrameInfo { keyframe: true, parameter_sets: true, format: Some(FORMAT), ..delta() }
     }
 
-    fn delta() -> AccessUnit {
-        AccessUnit { has_slice: true, ..AccessUnit::default() }
+    fn delta() -> FrameInfo {
+        FrameInfo { picture: true, ..FrameInfo::default() }
     }
 
-    fn video(pts: u64, dts: Option<u64>, unit: &AccessUnit) -> Seen<'_> {
+    fn checks(max_bitrate: u32) -> StreamChecks {
+        StreamChecks::new(Codec::H264, max_bitrate)
+    }
+
+    fn video(pts: u64, dts: Option<u64>, unit: &FrameInfo) -> Seen<'_> {
         Seen { pts: Some(pts * MS), dts: dts.map(|d| d * MS), bytes: 1000, unit: Some(unit) }
     }
 
@@ -268,46 +278,50 @@ mod tests {
     #[test]
     fn a_clean_stream_is_silent() {
         let (i, p) = (idr(), delta());
-        let mut checks = StreamChecks::new(1_000_000);
+        let mut watched = checks(1_000_000);
         let mut seen = vec![video(0, Some(0), &i)];
         seen.extend((1..300).map(|n| video(n * 33, Some(n * 33), if n % 60 == 0 { &i } else { &p })));
-        assert_eq!(run(&mut checks, &seen), []);
+        assert_eq!(run(&mut watched, &seen), []);
     }
 
     #[test]
     fn b_frames_are_seen_by_their_times_and_by_their_slices_but_told_once() {
         let (i, p) = (idr(), delta());
         let reordered = [video(0, Some(0), &i), video(99, Some(33), &p), video(33, Some(66), &p)];
-        assert_eq!(run(&mut StreamChecks::new(0), &reordered), [Warning::BFrames]);
-        let b = AccessUnit { b_slice: true, ..delta() };
+        assert_eq!(run(&mut checks(0), &reordered), [Warning::BFrames(Codec::H264)]);
+        let b = FrameInfo { reordered: true, ..delta() };
         let sliced = [video(0, None, &i), video(33, None, &b), video(66, None, &b)];
-        assert_eq!(run(&mut StreamChecks::new(0), &sliced), [Warning::BFrames]);
+        assert_eq!(run(&mut checks(0), &sliced), [Warning::BFrames(Codec::H264)]);
         let no_dts = [video(0, None, &i), video(99, None, &p), video(33, None, &b), video(66, None, &b)];
-        assert_eq!(run(&mut StreamChecks::new(0), &no_dts), [Warning::BFrames]);
+        assert_eq!(run(&mut checks(0), &no_dts), [Warning::BFrames(Codec::H264)]);
     }
 
     #[test]
     fn time_that_runs_back_is_told_once_and_a_seek_is_no_such_thing() {
         let (i, p) = (idr(), delta());
-        let mut checks = StreamChecks::new(0);
+        let mut watched = checks(0);
         let back = [video(500, None, &i), video(100, None, &p), video(50, None, &p)];
-        assert_eq!(run(&mut checks, &back), [Warning::TimestampsBack]);
-        let mut checks = StreamChecks::new(0);
-        assert_eq!(run(&mut checks, &[video(500, Some(500), &i)]), []);
-        assert_eq!(run(&mut checks, &[video(400, Some(400), &p)]), [Warning::TimestampsBack], "both go back");
-        let mut checks = StreamChecks::new(0);
-        run(&mut checks, &[video(500, None, &i)]);
-        checks.restart_timeline();
-        assert_eq!(run(&mut checks, &[video(0, None, &i)]), []);
+        assert_eq!(run(&mut watched, &back), [Warning::TimestampsBack]);
+        let mut watched = checks(0);
+        assert_eq!(run(&mut watched, &[video(500, Some(500), &i)]), []);
+        assert_eq!(
+            run(&mut watched, &[video(400, Some(400), &p)]),
+            [Warning::TimestampsBack],
+            "both go back"
+        );
+        let mut watched = checks(0);
+        run(&mut watched, &[video(500, None, &i)]);
+        watched.restart_timeline();
+        assert_eq!(run(&mut watched, &[video(0, None, &i)]), []);
     }
 
     #[test]
     fn parameter_sets_are_missed_only_if_they_never_came() {
-        let bare = AccessUnit { sps: None, pps: false, ..idr() };
-        let mut checks = StreamChecks::new(0);
-        assert_eq!(run(&mut checks, &[video(0, None, &bare)]), [Warning::MissingParameterSets]);
-        let mut checks = StreamChecks::new(0);
-        assert_eq!(run(&mut checks, &[video(0, None, &idr()), video(33, None, &bare)]), []);
+        let bare = FrameInfo { parameter_sets: false, ..idr() };
+        let mut watched = checks(0);
+        assert_eq!(run(&mut watched, &[video(0, None, &bare)]), [Warning::MissingParameterSets(Codec::H264)]);
+        let mut watched = checks(0);
+        assert_eq!(run(&mut watched, &[video(0, None, &idr()), video(33, None, &bare)]), []);
     }
 
     #[test]
@@ -315,18 +329,18 @@ mod tests {
         let (i, p) = (idr(), delta());
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
-        let mut checks = StreamChecks::new(0);
-        checks.keyframe_requested(at(0));
-        assert_eq!(checks.frame(at(3), &video(0, None, &p)), [], "one request alone");
-        checks.keyframe_requested(at(3));
-        assert_eq!(checks.frame(at(3), &video(33, None, &p)), [Warning::IgnoresKeyframeRequests]);
-        assert_eq!(checks.frame(at(9), &video(66, None, &p)), []);
-        let mut checks = StreamChecks::new(0);
-        checks.keyframe_requested(at(0));
-        checks.keyframe_requested(at(1));
-        assert_eq!(checks.frame(at(2), &video(0, None, &p)), [], "not yet two seconds");
-        assert_eq!(checks.frame(at(2), &video(33, None, &i)), []);
-        assert_eq!(checks.frame(at(9), &video(66, None, &p)), [], "the keyframe answered");
+        let mut watched = checks(0);
+        watched.keyframe_requested(at(0));
+        assert_eq!(watched.frame(at(3), &video(0, None, &p)), [], "one request alone");
+        watched.keyframe_requested(at(3));
+        assert_eq!(watched.frame(at(3), &video(33, None, &p)), [Warning::IgnoresKeyframeRequests]);
+        assert_eq!(watched.frame(at(9), &video(66, None, &p)), []);
+        let mut watched = checks(0);
+        watched.keyframe_requested(at(0));
+        watched.keyframe_requested(at(1));
+        assert_eq!(watched.frame(at(2), &video(0, None, &p)), [], "not yet two seconds");
+        assert_eq!(watched.frame(at(2), &video(33, None, &i)), []);
+        assert_eq!(watched.frame(at(9), &video(66, None, &p)), [], "the keyframe answered");
     }
 
     #[test]
@@ -334,26 +348,47 @@ mod tests {
         let unit = delta();
         // 1,000 bytes each 8 ms = 1,000,000 bit/s.
         let stream: Vec<_> = (0..500).map(|n| video(n * 8, None, &unit)).collect();
-        let found = run(&mut StreamChecks::new(600_000), &stream);
+        let found = run(&mut checks(600_000), &stream);
         assert_eq!(found, [Warning::BitrateAboveMax { measured: 1_000_000, max: 600_000 }]);
-        assert_eq!(run(&mut StreamChecks::new(700_000), &stream), []);
-        assert_eq!(run(&mut StreamChecks::new(0), &stream), []);
+        assert_eq!(run(&mut checks(700_000), &stream), []);
+        assert_eq!(run(&mut checks(0), &stream), []);
         // Large keyframes are part of the rate, not a reason to complain by themselves: 1.27 Mbit/s here.
         let keyframes: Vec<_> = (0..500)
             .map(|n| Seen { bytes: if n % 375 == 0 { 101_000 } else { 1000 }, ..video(n * 8, None, &unit) })
             .collect();
-        assert_eq!(run(&mut StreamChecks::new(1_000_000), &keyframes), []);
+        assert_eq!(run(&mut checks(1_000_000), &keyframes), []);
     }
 
     #[test]
     fn wide_profiles_empty_buffers_and_missing_times_are_told() {
-        let wide = AccessUnit { sps: Some(Sps { profile_idc: 244, chroma_format_idc: 3, ..SPS }), ..idr() };
-        let found = run(&mut StreamChecks::new(0), &[video(0, None, &wide), video(33, None, &wide)]);
-        assert!(matches!(found.as_slice(), [Warning::BrowserProfile { profile_idc: 244, .. }]), "{found:?}");
+        let wide =
+            FrameInfo { format: Some(VideoFormat { profile: 244, chroma_format_idc: 3, ..FORMAT }), ..idr() };
+        let found = run(&mut checks(0), &[video(0, None, &wide), video(33, None, &wide)]);
+        assert!(
+            matches!(
+                found.as_slice(),
+                [Warning::BrowserFormat(Codec::H264, VideoFormat { profile: 244, .. })]
+            ),
+            "{found:?}"
+        );
         assert!(found.first().unwrap().to_string().contains("4:4:4"));
         let empty = Seen { pts: Some(0), ..Seen::default() };
-        assert_eq!(run(&mut StreamChecks::new(0), &[empty, empty]), [Warning::EmptyBuffer]);
+        assert_eq!(run(&mut checks(0), &[empty, empty]), [Warning::EmptyBuffer]);
         let timeless = Seen { bytes: 1, ..Seen::default() };
-        assert_eq!(run(&mut StreamChecks::new(0), &[timeless, timeless]), [Warning::NoTimestamp]);
+        assert_eq!(run(&mut checks(0), &[timeless, timeless]), [Warning::NoTimestamp]);
+    }
+
+    #[test]
+    fn advice_names_what_the_codec_has() {
+        let (bare, b) =
+            (FrameInfo { parameter_sets: false, ..idr() }, FrameInfo { reordered: true, ..delta() });
+        let told = |codec, unit: &FrameInfo| {
+            let found = run(&mut StreamChecks::new(codec, 0), &[video(0, None, unit)]);
+            found.iter().map(Warning::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert!(told(Codec::H265, &bare).contains("VPS, SPS and PPS"));
+        assert!(told(Codec::Av1, &bare).contains("sequence header"));
+        assert!(told(Codec::H265, &b).contains("x265enc"));
+        assert!(told(Codec::H264, &b).contains("x264enc"));
     }
 }

@@ -4,18 +4,19 @@
 
 use std::str::FromStr;
 
-use livekit_session::Codec;
+use livekit_session::{Codec, H264Profile};
 
 use super::AllowProfiles;
 
-/// A codec, and how its streams get from a pad to the session.
+/// A kind of stream, and how it gets from a pad to the session.
 #[derive(Debug)]
 pub(crate) struct Row {
+    /// What the session gets.
     pub codec: Codec,
     /// Media type of the caps.
     pub media_type: &'static str,
-    /// Element that brings any stream into the leaf's form; `None` = it is in that form anyway.
-    pub parser: Option<Parser>,
+    /// What stands between the pad and its leaf; empty = the stream is in the leaf's form anyway.
+    pub chain: &'static [Link],
     /// What the leaf takes.
     pub leaf_caps: &'static str,
     /// Forms that the pad takes, best first, each without a profile.
@@ -24,28 +25,37 @@ pub(crate) struct Row {
     pub browser_profiles: &'static [&'static str],
 }
 
-/// GStreamer's own parser for a codec.
+impl Row {
+    /// Raw sound, which is encoded here.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.media_type == RAW_AUDIO
+    }
+}
+
+/// An element of GStreamer's own between pad and leaf.
 #[derive(Debug)]
-pub(crate) struct Parser {
+pub(crate) struct Link {
     /// Its factory.
     pub factory: &'static str,
     /// Properties, as text.
     pub properties: &'static [(&'static str, &'static str)],
-    /// Where it is, in words for an error message.
+    /// Where it is, in words for an error message: Debian's package.
     pub package: &'static str,
 }
 
-/// Every codec.
-pub(crate) static ROWS: [Row; 2] = [
+const RAW_AUDIO: &str = "audio/x-raw";
+const BAD: &str = "gstreamer1.0-plugins-bad";
+const BASE: &str = "gstreamer1.0-plugins-base";
+/// Two channels at most: more (family 1) have no agreed form in WebRTC.
+const OPUS: &str = "audio/x-opus, channel-mapping-family=(int)0";
+
+/// Everything that a pad takes.
+pub(crate) static ROWS: [Row; 7] = [
     Row {
         codec: Codec::H264,
         media_type: "video/x-h264",
-        parser: Some(Parser {
-            factory: "h264parse",
-            // Parameter sets with every IDR: a viewer can come in at each of them.
-            properties: &[("config-interval", "-1")],
-            package: "gstreamer1.0-plugins-bad",
-        }),
+        // Parameter sets with every IDR: a viewer can come in at each of them.
+        chain: &[Link { factory: "h264parse", properties: &[("config-interval", "-1")], package: BAD }],
         leaf_caps: "video/x-h264, stream-format=(string)byte-stream, alignment=(string)au",
         forms: &[
             "video/x-h264, stream-format=(string)byte-stream, alignment=(string)au",
@@ -61,15 +71,83 @@ pub(crate) static ROWS: [Row; 2] = [
         ],
     },
     Row {
+        codec: Codec::H265,
+        media_type: "video/x-h265",
+        chain: &[Link { factory: "h265parse", properties: &[("config-interval", "-1")], package: BAD }],
+        leaf_caps: "video/x-h265, stream-format=(string)byte-stream, alignment=(string)au",
+        forms: &[
+            "video/x-h265, stream-format=(string)byte-stream, alignment=(string)au",
+            "video/x-h265, stream-format=(string){ byte-stream, hvc1, hev1 }, alignment=(string){ au, nal }",
+        ],
+        browser_profiles: &["main"],
+    },
+    Row {
+        codec: Codec::Vp8,
+        media_type: "video/x-vp8",
+        chain: &[],
+        leaf_caps: "video/x-vp8",
+        forms: &["video/x-vp8"],
+        browser_profiles: &[],
+    },
+    Row {
+        codec: Codec::Vp9,
+        media_type: "video/x-vp9",
+        chain: &[Link { factory: "vp9parse", properties: &[], package: BAD }],
+        // A frame that is not shown goes out together with one that is: one RTP time, one picture.
+        leaf_caps: "video/x-vp9, alignment=(string)super-frame",
+        forms: &["video/x-vp9"],
+        browser_profiles: &["0"],
+    },
+    Row {
+        codec: Codec::Av1,
+        media_type: "video/x-av1",
+        chain: &[Link { factory: "av1parse", properties: &[], package: BAD }],
+        leaf_caps: "video/x-av1, stream-format=(string)obu-stream, alignment=(string)tu",
+        forms: &["video/x-av1"],
+        browser_profiles: &["main"],
+    },
+    Row {
         codec: Codec::Opus,
         media_type: "audio/x-opus",
-        parser: None,
-        // More than two channels (family 1) have no agreed form in WebRTC.
+        chain: &[],
         leaf_caps: "audio/x-opus",
-        forms: &["audio/x-opus, channel-mapping-family=(int)0"],
+        forms: &[OPUS],
+        browser_profiles: &[],
+    },
+    Row {
+        codec: Codec::Opus,
+        media_type: RAW_AUDIO,
+        chain: &[
+            Link { factory: "audioconvert", properties: &[], package: BASE },
+            Link { factory: "audioresample", properties: &[], package: BASE },
+            // The encoder makes of more channels than two what nobody plays.
+            Link {
+                factory: "capsfilter",
+                properties: &[("caps", "audio/x-raw, rate=(int)48000, channels=(int)[ 1, 2 ]")],
+                package: "libgstreamer1.0-0",
+            },
+            Link {
+                factory: "opusenc",
+                // In-band FEC (RFC 6716 §2.1.7) is made only as far as loss is expected.
+                properties: &[("frame-size", "20"), ("inband-fec", "true"), ("packet-loss-percentage", "5")],
+                package: BASE,
+            },
+        ],
+        leaf_caps: OPUS,
+        forms: &[RAW_AUDIO],
         browser_profiles: &[],
     },
 ];
+
+/// What a stream of H.264 says of its profile in its caps.
+pub(crate) fn h264_profile(name: &str) -> H264Profile {
+    match name {
+        "constrained-baseline" => H264Profile::ConstrainedBaseline,
+        "baseline" => H264Profile::Baseline,
+        "main" | "extended" => H264Profile::Main,
+        _ => H264Profile::High,
+    }
+}
 
 /// Caps of the pad template for video or for audio: the media types alone.
 pub(crate) fn template_caps(video: bool) -> gst::Caps {
@@ -78,7 +156,8 @@ pub(crate) fn template_caps(video: bool) -> gst::Caps {
 
 /// Caps that a leaf's pad can have.
 pub(crate) fn leaf_caps() -> gst::Caps {
-    ROWS.iter().filter_map(|row| gst::Structure::from_str(row.leaf_caps).ok()).collect()
+    let encoded = ROWS.iter().filter(|row| !row.is_raw());
+    encoded.filter_map(|row| gst::Structure::from_str(row.leaf_caps).ok()).collect()
 }
 
 /// The row of a media type.
@@ -152,10 +231,35 @@ mod tests {
     }
 
     #[test]
+    fn h264_comes_first_and_encoded_sound_before_raw() {
+        gst::init().unwrap();
+        let names = |video| -> Vec<String> {
+            let mut names: Vec<_> =
+                offered_caps(video, AllowProfiles::Browser).iter().map(|s| s.name().to_string()).collect();
+            names.dedup();
+            names
+        };
+        let video = ["video/x-h264", "video/x-h265", "video/x-vp8", "video/x-vp9", "video/x-av1"];
+        assert_eq!(names(true), video);
+        assert_eq!(names(false), ["audio/x-opus", "audio/x-raw"]);
+    }
+
+    #[test]
+    fn profiles_are_known_by_their_names_in_caps() {
+        assert_eq!(h264_profile("constrained-baseline"), H264Profile::ConstrainedBaseline);
+        assert_eq!(h264_profile("baseline"), H264Profile::Baseline);
+        assert_eq!(h264_profile("main"), H264Profile::Main);
+        for high in ["high", "constrained-high", "progressive-high", "high-4:4:4"] {
+            assert_eq!(h264_profile(high), H264Profile::High, "{high}");
+        }
+    }
+
+    #[test]
     fn the_most_compatible_profile_comes_first_and_byte_stream_before_avc() {
         gst::init().unwrap();
         let offered = offered_caps(true, AllowProfiles::Browser);
-        let profiles: Vec<_> = offered.iter().map(|s| s.get::<String>("profile").unwrap()).collect();
+        let h264 = offered.iter().filter(|s| s.name() == "video/x-h264");
+        let profiles: Vec<_> = h264.map(|s| s.get::<String>("profile").unwrap()).collect();
         assert_eq!(profiles[..4], ["constrained-baseline", "baseline", "main", "constrained-high"]);
         assert_eq!(profiles.iter().position(|p| p == "high"), Some(5));
         assert_eq!(offered.structure(0).unwrap().get::<&str>("stream-format"), Ok("byte-stream"));
@@ -180,14 +284,27 @@ mod tests {
             "video/x-h264,stream-format=byte-stream",
             "video/x-h264,stream-format=avc,alignment=au,width=16",
             "video/x-h264,stream-format=avc3,alignment=nal,profile=high-4:4:4",
+            "video/x-h265,stream-format=hvc1,alignment=au",
+            "video/x-vp8",
+            "video/x-vp9,profile=(string)1",
+            "video/x-av1,stream-format=obu-stream,alignment=frame",
         ] {
             assert!(accepts(true, &caps(good)), "{good}");
         }
-        for bad in ["video/x-h265", "video/x-raw", "video/x-h264,stream-format=strange", "audio/x-opus"] {
+        for bad in [
+            "video/x-h266",
+            "video/x-raw",
+            "image/jpeg",
+            "video/x-h265,stream-format=strange",
+            "video/x-h264,stream-format=strange",
+            "audio/x-opus",
+        ] {
             assert!(!accepts(true, &caps(bad)), "{bad}");
         }
         assert!(accepts(false, &caps("audio/x-opus,channels=2,channel-mapping-family=0")));
         assert!(accepts(false, &caps("audio/x-opus")));
+        assert!(accepts(false, &caps("audio/x-raw,format=F32LE,rate=44100,channels=6")));
+        assert!(!accepts(false, &caps("audio/mpeg")) && !accepts(true, &caps("audio/x-raw")));
         assert!(!accepts(false, &caps("audio/x-opus,channels=6,channel-mapping-family=1")));
     }
 
@@ -203,7 +320,7 @@ mod tests {
     #[test]
     fn every_leaf_form_is_one_that_the_pad_takes() {
         gst::init().unwrap();
-        for row in &ROWS {
+        for row in ROWS.iter().filter(|row| !row.is_raw()) {
             assert!(accepts(row.codec.is_video(), &caps(row.leaf_caps)), "{}", row.media_type);
         }
     }

@@ -9,10 +9,11 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
+use super::chain::leaf_name;
 use super::feedback::Inbox;
 use super::session::{Leaving, State};
 use super::settings::{self, Settings};
-use super::{AllowProfiles, Leaf, LiveKitSinkPad, codecs, stats, watch};
+use super::{AllowProfiles, Leaf, LiveKitSinkPad, codecs, stats};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("livekitsink", gst::DebugColorFlags::empty(), Some("LiveKit sink"))
@@ -101,81 +102,6 @@ impl LiveKitSink {
         }
     }
 
-    /// Puts the codec's parser between pad and leaf, if it is not there yet.
-    fn prepare_chain(&self, pad: &LiveKitSinkPad, caps: &gst::CapsRef) -> bool {
-        let Some(row) = caps.structure(0).and_then(|s| codecs::row(s.name())) else { return false };
-        let Some(parser) = &row.parser else { return true };
-        if self.obj().by_name(&parser_name(pad)).is_some() {
-            return true;
-        }
-        let Some(leaf) = self.leaf_of(pad) else { return false };
-        let mut builder = gst::ElementFactory::make(parser.factory).name(parser_name(pad));
-        for (name, value) in parser.properties {
-            builder = builder.property_from_str(name, value);
-        }
-        let element = match builder.build() {
-            Ok(element) => element,
-            Err(_) => {
-                self.missing_element(parser);
-                return false;
-            }
-        };
-        let inserted = self.insert(pad, &element, &leaf);
-        if pad.imp().is_released() {
-            // Whoever releases it may have been here before the parser was. That is no error.
-            element.set_locked_state(true);
-            let _ = element.set_state(gst::State::Null);
-            let _ = pad.set_target(gst::Pad::NONE);
-            if element.parent().is_some() {
-                let _ = self.obj().remove(&element);
-            }
-            return false;
-        }
-        inserted
-            .map_err(|error| {
-                gst::element_imp_error!(self, gst::CoreError::Pad, ("Cannot set up {}: {error}", pad.name()));
-            })
-            .is_ok()
-    }
-
-    fn insert(
-        &self,
-        pad: &LiveKitSinkPad,
-        parser: &gst::Element,
-        leaf: &Leaf,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        self.obj().add(parser)?;
-        // So far the pad leads straight to the leaf.
-        pad.set_target(gst::Pad::NONE)?;
-        parser.link(leaf.upcast_ref::<gst::Element>())?;
-        let entry = parser.static_pad("sink").ok_or("the parser has no sink pad")?;
-        watch::push_only(&entry);
-        watch::silence(&entry, leaf);
-        pad.set_target(Some(&entry))?;
-        parser.sync_state_with_parent()?;
-        Ok(())
-    }
-
-    fn missing_element(&self, parser: &codecs::Parser) {
-        // The form in which installers look for missing plugins.
-        let structure = gst::Structure::builder("missing-plugin")
-            .field("type", "element")
-            .field("detail", parser.factory)
-            .field("name", format!("GStreamer element {}", parser.factory))
-            .build();
-        let _ = self.obj().post_message(gst::message::Element::builder(structure).src(&*self.obj()).build());
-        gst::element_imp_error!(
-            self,
-            gst::CoreError::MissingPlugin,
-            (
-                "The GStreamer element {} is missing: install the package {} (Debian, Ubuntu) or \
-                 gst-plugins-bad",
-                parser.factory,
-                parser.package
-            )
-        );
-    }
-
     fn new_leaf(&self, pad: &LiveKitSinkPad) -> Result<(), glib::BoolError> {
         let leaf: Leaf = glib::Object::builder().property("name", leaf_name(pad)).build();
         leaf.imp().attach(&self.obj(), pad);
@@ -183,29 +109,10 @@ impl LiveKitSink {
         pad.set_target(leaf.static_pad("sink").as_ref())?;
         leaf.sync_state_with_parent()
     }
-
-    /// Stops and removes the elements behind `pad`, the last one first: it may hold the streaming thread.
-    fn remove_chain(&self, pad: &LiveKitSinkPad) {
-        for name in [leaf_name(pad), parser_name(pad)] {
-            if let Some(element) = self.obj().by_name(&name) {
-                element.set_locked_state(true);
-                let _ = element.set_state(gst::State::Null);
-                let _ = self.obj().remove(&element);
-            }
-        }
-    }
 }
 
 pub(crate) fn is_video(pad: &LiveKitSinkPad) -> bool {
     pad.pad_template().is_some_and(|templ| templ.name_template().starts_with("video"))
-}
-
-fn leaf_name(pad: &LiveKitSinkPad) -> String {
-    format!("{}-leaf", pad.name())
-}
-
-fn parser_name(pad: &LiveKitSinkPad) -> String {
-    format!("{}-parser", pad.name())
 }
 
 #[glib::object_subclass]
@@ -308,7 +215,7 @@ impl ElementImpl for LiveKitSink {
             gst::subclass::ElementMetadata::new(
                 "LiveKit sink",
                 "Sink/Network/WebRTC",
-                "Publishes encoded video (H.264) and audio (Opus) into a LiveKit room",
+                "Publishes encoded video (H.264, H.265, VP8, VP9, AV1) and audio (Opus, or raw) into a LiveKit room",
                 "The gst-livekit-boards authors",
             )
         });

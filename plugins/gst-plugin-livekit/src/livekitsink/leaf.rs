@@ -11,7 +11,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
-use livekit_session::bitstream::h264;
+use livekit_session::bitstream;
 use livekit_session::{Codec, Frame, LayerConfig, Outcome, Track, TrackConfig, TrackSource};
 
 use super::checks::{Seen, StreamChecks, Warning};
@@ -35,7 +35,6 @@ pub struct Leaf {
     silence: Mutex<Silence>,
 }
 
-#[derive(Default)]
 struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
     /// What the track is to be, once caps came.
@@ -51,6 +50,24 @@ struct Stream {
     refused: Option<String>,
     /// Buffers that lie before the start of the running time.
     early: u64,
+    /// The caps say nothing of the size: the frames do.
+    sized_by_frames: bool,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            segment: gst::FormattedSegment::default(),
+            config: None,
+            track: None,
+            progress: Progress::default(),
+            checks: StreamChecks::new(Codec::H264, 0),
+            primed: false,
+            refused: None,
+            early: 0,
+            sized_by_frames: false,
+        }
+    }
 }
 
 impl Leaf {
@@ -161,6 +178,24 @@ impl Leaf {
         }
     }
 
+    /// Takes the size of the pictures from a keyframe, if the caps don't have it. True = it is another one.
+    fn take_size(&self, buffer: &gst::BufferRef) -> bool {
+        let codec = {
+            let stream = self.stream();
+            stream.config.as_ref().map(|config| config.codec).filter(|_| stream.sized_by_frames)
+        };
+        let (Some(codec), Ok(map)) = (codec, buffer.map_readable()) else { return false };
+        let Some(format) = bitstream::inspect(codec, &map).format else { return false };
+        let mut stream = self.stream();
+        let layer = stream.config.as_mut().and_then(|config| config.layers.last_mut());
+        layer.is_some_and(|layer| {
+            let new = (format.width, format.height);
+            let changed = (layer.width, layer.height) != new;
+            (layer.width, layer.height) = new;
+            changed
+        })
+    }
+
     /// A file waits for its track to be published. With its first picture at hand, the session can have the
     /// viewers ready when it starts. Only if it does wait: of a stream that goes on meanwhile this picture would
     /// be an old one, shown until the encoder makes the next keyframe.
@@ -253,14 +288,24 @@ fn track_config(codec: Codec, caps: &gst::StructureRef, settings: &PadSettings, 
         start_bitrate: settings.start_bitrate.unwrap_or_default(),
         max_bitrate: settings.max_bitrate.unwrap_or_default(),
     }];
-    config.stereo = codec == Codec::Opus && positive("channels") == 2;
+    if codec == Codec::H264 {
+        config.h264_profile = caps.get::<&str>("profile").map(codecs::h264_profile).unwrap_or_default();
+    }
+    if codec == Codec::Opus {
+        config.stereo = positive("channels") == 2;
+        config.dtx = settings.dtx.unwrap_or_default();
+        config.red = settings.red.unwrap_or_default();
+    }
     config
 }
 
 /// Whether a stream of new caps can go on in the same track.
 fn same_track(old: &TrackConfig, new: &TrackConfig) -> bool {
     let sizes = |config: &TrackConfig| config.layers.iter().map(|l| (l.width, l.height)).collect::<Vec<_>>();
-    old.codec == new.codec && sizes(old) == sizes(new) && old.stereo == new.stereo
+    old.codec == new.codec
+        && old.h264_profile == new.h264_profile
+        && sizes(old) == sizes(new)
+        && old.stereo == new.stereo
 }
 
 #[glib::object_subclass]
@@ -342,9 +387,10 @@ impl BaseSinkImpl for Leaf {
             let mut stream = self.stream();
             let renew =
                 !(stream.track.is_some() && stream.config.as_ref().is_some_and(|c| same_track(c, &config)));
-            if stream.config.is_none() {
-                stream.checks = StreamChecks::new(settings.max_bitrate.unwrap_or_default());
+            if stream.config.as_ref().is_none_or(|old| old.codec != config.codec) {
+                stream.checks = StreamChecks::new(config.codec, settings.max_bitrate.unwrap_or_default());
             }
+            stream.sized_by_frames = config.codec.is_video() && !structure.has_field("width");
             stream.config = Some(config);
             stream.refused = None;
             renew
@@ -419,8 +465,9 @@ impl BaseSinkImpl for Leaf {
         }
         // Nothing published yet, or in a session that was left after EOS.
         let generation = self.sink().map_or(0, |sink| sink.imp().data_generation());
+        let resized = self.take_size(buffer);
         let missing = self.stream().track.as_ref().is_none_or(|(of, _)| *of != generation);
-        if missing {
+        if missing || resized {
             self.publish();
         }
         self.prime(buffer);
@@ -433,12 +480,12 @@ impl BaseSinkImpl for Leaf {
             gst::FlowError::Error
         })?;
         let now = Instant::now();
-        let (segment, video, track) = {
+        let (segment, codec, track) = {
             let stream = self.stream();
-            let video = stream.config.as_ref().is_some_and(|config| config.codec == Codec::H264);
-            (stream.segment.clone(), video, stream.track.as_ref().map(|(_, track)| track.clone()))
+            let codec = stream.config.as_ref().map(|config| config.codec).filter(|codec| codec.is_video());
+            (stream.segment.clone(), codec, stream.track.as_ref().map(|(_, track)| track.clone()))
         };
-        let unit = video.then(|| h264::inspect(&map));
+        let unit = codec.map(|codec| bitstream::inspect(codec, &map));
         let seen = Seen {
             pts: buffer.pts().map(gst::ClockTime::nseconds),
             dts: buffer.dts().map(gst::ClockTime::nseconds),
@@ -507,6 +554,10 @@ mod tests {
         let audio = config(Codec::Opus, "audio/x-opus,channels=2", &PadSettings::default());
         assert!(audio.stereo && audio.source == TrackSource::Microphone);
         assert!(!config(Codec::Opus, "audio/x-opus,channels=1", &PadSettings::default()).stereo);
+        assert!(!audio.dtx && !audio.red);
+        let settings = PadSettings { dtx: Some(true), red: Some(true), ..PadSettings::default() };
+        let audio = config(Codec::Opus, "audio/x-opus,channels=2", &settings);
+        assert!(audio.dtx && audio.red);
     }
 
     #[test]
@@ -561,11 +612,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_size_needs_a_new_track() {
+    fn a_new_size_profile_or_codec_needs_a_new_track() {
         gst::init().unwrap();
         let of = |caps: &str| config(Codec::H264, caps, &PadSettings::default());
         let small = of("video/x-h264,width=640,height=480");
         assert!(same_track(&small, &of("video/x-h264,width=640,height=480,framerate=30/1")));
         assert!(!same_track(&small, &of("video/x-h264,width=1280,height=720")));
+        let profile = |name| of(&format!("video/x-h264,width=640,height=480,profile={name}"));
+        assert!(!same_track(&profile("baseline"), &profile("high")));
+        assert!(same_track(&profile("high"), &profile("constrained-high")), "one name in the SDP");
+        let vp8 = config(Codec::Vp8, "video/x-vp8,width=640,height=480", &PadSettings::default());
+        assert!(!same_track(&small, &vp8));
     }
 }

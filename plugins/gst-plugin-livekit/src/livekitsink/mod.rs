@@ -5,7 +5,8 @@
 //! SECTION:element-livekitsink
 //!
 //! `livekitsink` joins a LiveKit room and publishes what its pads are fed with, without decoding or encoding
-//! it: H.264 on `video_%u` pads, Opus on `audio_%u` pads. Whatever the room and the network want of the
+//! it: H.264, H.265, VP8, VP9 or AV1 on `video_%u` pads, Opus on `audio_%u` pads. Raw sound is taken, too, and
+//! becomes Opus inside. Whatever the room and the network want of the
 //! encoder goes back upstream: a viewer who needs a picture becomes a `GstForceKeyUnit` event.
 //!
 //! Server and credentials come from properties or, for those that are unset, from `LIVEKIT_URL`,
@@ -33,6 +34,7 @@
 use gst::glib;
 use gst::prelude::*;
 
+mod chain;
 mod checks;
 mod codecs;
 mod credentials;

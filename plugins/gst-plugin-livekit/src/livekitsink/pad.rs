@@ -17,6 +17,8 @@ pub struct LiveKitSinkPad {
     settings: Mutex<PadSettings>,
     released: AtomicBool,
     pub(crate) targets: Targets,
+    /// Media type of the caps that the elements behind the pad were set up for.
+    chain: Mutex<Option<&'static str>>,
 }
 
 impl LiveKitSinkPad {
@@ -27,6 +29,14 @@ impl LiveKitSinkPad {
 
     pub(crate) fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn chain(&self) -> Option<&'static str> {
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_chain(&self, media_type: &'static str) {
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = Some(media_type);
     }
 
     /// The pad's settings, with what is unset taken from the element's.

@@ -21,6 +21,8 @@ pub(crate) struct PadSettings {
     /// Name of the encoder, if it is not to be looked for.
     pub encoder: Option<String>,
     pub allow_profiles: Option<AllowProfiles>,
+    pub dtx: Option<bool>,
+    pub red: Option<bool>,
 }
 
 impl PadSettings {
@@ -34,6 +36,8 @@ impl PadSettings {
             max_bitrate: self.max_bitrate.or(defaults.max_bitrate),
             encoder: self.encoder.or_else(|| defaults.encoder.clone()),
             allow_profiles: self.allow_profiles.or(defaults.allow_profiles),
+            dtx: self.dtx.or(defaults.dtx),
+            red: self.red.or(defaults.red),
         }
     }
 
@@ -47,6 +51,8 @@ impl PadSettings {
             "max-bitrate" => self.max_bitrate = value.get().ok().filter(|b| *b != 0),
             "encoder" => self.encoder = string(value),
             "allow-profiles" => self.allow_profiles = value.get().ok(),
+            "dtx" => self.dtx = value.get().ok(),
+            "red" => self.red = value.get().ok(),
             _ => return false,
         }
         true
@@ -62,6 +68,8 @@ impl PadSettings {
             "max-bitrate" => self.max_bitrate.unwrap_or_default().to_value(),
             "encoder" => self.encoder.to_value(),
             "allow-profiles" => self.allow_profiles.unwrap_or_default().to_value(),
+            "dtx" => self.dtx.unwrap_or_default().to_value(),
+            "red" => self.red.unwrap_or_default().to_value(),
             _ => return None,
         })
     }
@@ -229,6 +237,22 @@ fn pad_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder_with_default("allow-profiles", AllowProfiles::default())
             .nick("Allowed profiles")
             .blurb("Which video profiles are taken: those that browsers can show, or all")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("dtx")
+            .nick("Opus DTX")
+            .blurb(
+                "Opus is sent with discontinuous transmission: announced to the server, and turned on in the \
+                 encoder of raw audio; an encoder before the pad has to be told by itself",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("red")
+            .nick("Opus RED")
+            .blurb(
+                "Opus is sent with redundancy (RFC 2198): each packet repeats the one before it, which doubles the \
+                 bitrate of the sound",
+            )
             .mutable_ready()
             .build(),
     ]
