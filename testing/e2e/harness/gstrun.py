@@ -76,6 +76,7 @@ class Runner:
             "Gst": Gst, "GLib": GLib, "pipeline": self.pipeline, "feeders": self.feeders, "add_feeder": self.add_feeder,
             "emit": emit, "count_key_units": self.count_key_units, "runner": self,
         }  # fmt: skip
+        exec(options.get("start") or "", dict(self.names))
         threading.Thread(target=self.commands, daemon=True).start()
 
     def add_feeder(self, appsrc, **config):

@@ -53,8 +53,9 @@ class GstLaunch(Child):
 
 
 class Publisher:
-    def __init__(self, pipeline, log, sources=None, keyunit=(), env=None, prefix=(), keep_open=False):
-        options = {"pipeline": pipeline, "sources": sources or {}, "keyunit": list(keyunit), "keep_open": keep_open}
+    def __init__(self, pipeline, log, sources=None, keyunit=(), env=None, prefix=(), keep_open=False, start=""):
+        """`start`: Python code for the publisher to run before it plays."""
+        options = {"pipeline": pipeline, "sources": sources or {}, "keyunit": list(keyunit), "keep_open": keep_open, "start": start}
         env = dict(env if env is not None else plugin_env())
         env["PYTHONPATH"] = str(E2E)
         env["PYTHONUNBUFFERED"] = "1"

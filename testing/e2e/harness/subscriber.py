@@ -78,6 +78,14 @@ class AudioFeed:
     ended: bool = False
 
 
+@dataclass
+class Packet:
+    payload: bytes
+    topic: str
+    sender: str | None
+    reliable: bool
+
+
 class Subscriber:
     """Synchronous face of an SDK room that lives on an event loop in a thread of its own."""
 
@@ -87,6 +95,7 @@ class Subscriber:
         self.token = token or server.token(room, identity)
         self.video, self.audio = [], []
         self.events = []  # (monotonic time, name, detail)
+        self.data = []  # packets of others
         self.started = time.monotonic()
         self.connected_at = None
         self.error = None
@@ -120,6 +129,7 @@ class Subscriber:
         self.room = rtc.Room(loop=self._loop)
         self.room.on("track_subscribed", self._subscribed)
         self.room.on("track_unsubscribed", self._unsubscribed)
+        self.room.on("data_received", self._data)
         for name in ("participant_connected", "participant_disconnected", "track_published", "track_unpublished", "track_muted", "track_unmuted", "disconnected", "reconnecting", "reconnected"):
             self.room.on(name, self._note(name))
         await asyncio.wait_for(self.room.connect(self.url, self.token, rtc.RoomOptions(auto_subscribe=True)), 20)
@@ -155,6 +165,16 @@ class Subscriber:
         for feed in self.video + self.audio:
             if feed.sid == publication.sid:
                 feed.ended = True
+
+    def _data(self, packet):
+        sender = packet.participant.identity if packet.participant else None
+        reliable = packet.kind == rtc.DataPacketKind.KIND_RELIABLE
+        self.data.append(Packet(packet.data, packet.topic, sender, reliable))
+
+    def send(self, payload, topic="", reliable=True, to=()):
+        """Sends a data packet into the room."""
+        sending = self.room.local_participant.publish_data(payload, reliable=reliable, topic=topic, destination_identities=list(to))
+        asyncio.run_coroutine_threadsafe(sending, self._loop).result(5)
 
     async def _watch(self, feed):
         # I420 is what the decoder makes; asking for it saves a conversion.

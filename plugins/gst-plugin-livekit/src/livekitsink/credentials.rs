@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use livekit_session::{Credentials, Secret, SessionConfig, TokenProvider};
+use livekit_session::{Credentials, Description, Secret, SessionConfig, TokenProvider};
 
 use super::settings::Settings;
 
@@ -111,14 +111,22 @@ pub(crate) fn resolve(
     let mut config = SessionConfig::new(url.trim(), credentials);
     config.room = room;
     config.identity = Some(identity.to_string());
-    config.name = settings.participant_name.clone();
-    config.metadata = settings.metadata.clone();
-    config.attributes = attributes(settings.attributes.as_ref())?;
+    let shown = description(settings)?;
+    (config.name, config.metadata, config.attributes) = (shown.name, shown.metadata, shown.attributes);
     config.tls_ca_file = settings.tls_ca_file.as_ref().map(PathBuf::from);
     config.connect_timeout = settings.connect_timeout;
     config.reconnect_attempts = u32::try_from(settings.reconnect_attempts).ok();
     config.user_agent = Some(concat!("livekitsink/", env!("CARGO_PKG_VERSION")).into());
     Ok((config, origin))
+}
+
+/// What the participant shows of itself.
+pub(crate) fn description(settings: &Settings) -> Result<Description, Missing> {
+    Ok(Description {
+        name: settings.participant_name.clone(),
+        metadata: settings.metadata.clone(),
+        attributes: attributes(settings.attributes.as_ref())?,
+    })
 }
 
 /// Attributes are texts; gst-launch makes a number of `floor=3`, which is taken as it was written.

@@ -15,10 +15,16 @@ use gst_base::prelude::*;
 use livekit_session::{Event, PublishError, TrackId};
 
 use super::imp::{CAT, LiveKitSink};
+use super::session::Held;
 use super::{ConnectionState, LiveKitSinkPad, errors, messages};
 
 /// A handler of the application's that takes longer than this is not waited for.
 const DELIVERY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Data packets of others that may wait for the application's handler …
+const MAX_DATA_PACKETS: usize = 1024;
+/// … and their bytes.
+const MAX_DATA_BYTES: usize = 4 * 1024 * 1024;
 
 /// Events on their way from the session to a pool thread.
 #[derive(Default)]
@@ -26,13 +32,40 @@ pub(crate) struct Inbox {
     events: VecDeque<(u64, Event)>,
     /// Somebody is handling them.
     busy: bool,
+    /// Of these, data packets of others, and their bytes.
+    data: (usize, usize),
+    /// Data packets that came faster than the application takes them.
+    pub(crate) unheard: u64,
+}
+
+impl Inbox {
+    /// Others must not be able to fill our memory: what of their data is too much is dropped, and counted.
+    fn take(&mut self, generation: u64, event: Event) {
+        if let Event::DataReceived(data) = &event {
+            let (packets, bytes) = self.data;
+            if packets >= MAX_DATA_PACKETS || bytes + data.payload.len() > MAX_DATA_BYTES {
+                self.unheard += 1;
+                return;
+            }
+            self.data = (packets + 1, bytes + data.payload.len());
+        }
+        self.events.push_back((generation, event));
+    }
+
+    fn next(&mut self) -> Option<(u64, Event)> {
+        let next = self.events.pop_front()?;
+        if let (_, Event::DataReceived(data)) = &next {
+            self.data = (self.data.0 - 1, self.data.1 - data.payload.len());
+        }
+        Some(next)
+    }
 }
 
 impl LiveKitSink {
     /// The session said something. Called on its thread.
     pub(crate) fn heard(&self, generation: u64, event: Event) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.events.push_back((generation, event));
+        inbox.take(generation, event);
         let idle = !inbox.busy;
         drop(inbox);
         if idle {
@@ -49,7 +82,7 @@ impl LiveKitSink {
                 if inbox.busy && !mine {
                     return;
                 }
-                let next = inbox.events.pop_front();
+                let next = inbox.next();
                 inbox.busy = next.is_some();
                 mine = true;
                 match next {
@@ -87,6 +120,8 @@ impl LiveKitSink {
             self.post_element_message(message);
         }
         match event {
+            Event::DataReady => self.data_is_ready(),
+            Event::DataReceived(data) => self.data_received(data),
             Event::StateChanged(state) => self.set_connection_state(ConnectionState::from(*state)),
             Event::Published { track, .. } => {
                 // Not at Joined: a room without a way for the media is no success.
@@ -122,7 +157,7 @@ impl LiveKitSink {
     }
 
     fn settled(&self, track: &TrackId, why: &str) {
-        let done = self.state().preroll.settled(track);
+        let done = self.state().preroll.settled(&Held::Track(*track));
         if done {
             gst::debug!(CAT, imp = self, "async-done: {why}");
             self.post_async_done();
@@ -202,5 +237,33 @@ impl From<livekit_session::ConnectionState> for ConnectionState {
             livekit_session::ConnectionState::Reconnecting => Self::Reconnecting,
             livekit_session::ConnectionState::Failed => Self::Failed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use livekit_session::ReceivedData;
+
+    #[test]
+    fn data_of_others_is_bounded_while_everything_else_is_kept() {
+        let packet = |bytes: usize| {
+            let payload = vec![0; bytes].into();
+            Event::DataReceived(ReceivedData {
+                payload,
+                topic: String::new(),
+                sender: "flood".into(),
+                reliable: false,
+            })
+        };
+        let mut inbox = Inbox::default();
+        (0..MAX_DATA_PACKETS + 5).for_each(|_| inbox.take(1, packet(1)));
+        assert_eq!((inbox.events.len(), inbox.unheard), (MAX_DATA_PACKETS, 5));
+        inbox.take(1, Event::DataReady);
+        assert_eq!(inbox.events.len(), MAX_DATA_PACKETS + 1);
+        while inbox.next().is_some() {}
+        assert_eq!(inbox.data, (0, 0));
+        (0..600).for_each(|_| inbox.take(1, packet(15_000)));
+        assert!(inbox.events.len() * 15_000 <= MAX_DATA_BYTES && inbox.unheard > 300);
     }
 }

@@ -13,7 +13,7 @@ use super::chain::leaf_name;
 use super::feedback::Inbox;
 use super::session::{Leaving, State};
 use super::settings::{self, Settings};
-use super::{AllowProfiles, Leaf, LiveKitSinkPad, codecs, stats};
+use super::{AllowProfiles, Leaf, LiveKitSinkDataPad, LiveKitSinkPad, codecs, data, stats};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("livekitsink", gst::DebugColorFlags::empty(), Some("LiveKit sink"))
@@ -146,6 +146,10 @@ impl ObjectImpl for LiveKitSink {
             for leaf in self.our_pads().iter().filter_map(|pad| self.leaf_of(pad)) {
                 leaf.imp().apply_sync(self);
             }
+            self.apply_sync_to_data();
+        }
+        if matches!(pspec.name(), "participant-name" | "metadata" | "attributes") {
+            self.describe();
         }
         if matches!(pspec.name(), "bitrate-feedback" | "share-encoder" | "pause-upstream") {
             for pad in self.our_pads() {
@@ -177,6 +181,9 @@ impl ObjectImpl for LiveKitSink {
                     })
                     .build(),
             ]
+            .into_iter()
+            .chain(data::signals())
+            .collect()
         });
         SIGNALS.as_ref()
     }
@@ -203,7 +210,13 @@ impl LiveKitSink {
             (pad.name().to_string(), early)
         };
         let pads: Vec<_> = pads.iter().map(|pad| pad.as_ref().map(with_early)).collect();
-        stats::structure(&snapshot, &self.identity(), &pads)
+        let mut all = stats::structure(&snapshot, &self.identity(), &pads);
+        let unheard = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).unheard;
+        all.set("data", data::structure(&snapshot.data, unheard));
+        for (name, counters) in self.data_pad_stats() {
+            all.set(name, counters);
+        }
+        all
     }
 }
 
@@ -234,7 +247,16 @@ impl ElementImpl for LiveKitSink {
                     LiveKitSinkPad::static_type(),
                 )
             };
-            [template("video_%u", true), template("audio_%u", false)].into_iter().flatten().collect()
+            // Last, so that it is nobody's first choice.
+            let data = gst::PadTemplate::with_gtype(
+                data::TEMPLATE,
+                gst::PadDirection::Sink,
+                gst::PadPresence::Request,
+                &data::template_caps(),
+                LiveKitSinkDataPad::static_type(),
+            );
+            let tracks = [template("video_%u", true), template("audio_%u", false)];
+            tracks.into_iter().chain([data]).flatten().collect()
         });
         TEMPLATES.as_ref()
     }
@@ -318,6 +340,13 @@ impl ElementImpl for LiveKitSink {
             );
             return None;
         };
+        if templ.name_template() == data::TEMPLATE {
+            let pad = self.new_data_pad(templ, &name);
+            let pad =
+                pad.inspect_err(|error| gst::error!(CAT, imp = self, "cannot add {name}: {error}")).ok()?;
+            self.obj().child_added(&pad, &name);
+            return Some(pad);
+        }
         let pad = gst::PadBuilder::<LiveKitSinkPad>::from_template(templ)
             .name(&name)
             .event_function(|pad, parent, event| {
@@ -343,16 +372,21 @@ impl ElementImpl for LiveKitSink {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        let Some(pad) = pad.downcast_ref::<LiveKitSinkPad>() else { return };
+        if let Some(pad) = pad.downcast_ref::<LiveKitSinkPad>() {
+            pad.imp().release();
+            self.let_go(pad);
+            self.remove_chain(pad);
+        } else if let Some(pad) = pad.downcast_ref::<LiveKitSinkDataPad>() {
+            self.remove_data_leaf(pad);
+            self.data_ended();
+        }
+        let Some(pad) = pad.downcast_ref::<gst::GhostPad>() else { return };
         let name = pad.name();
-        pad.imp().release();
-        self.let_go(pad);
-        self.remove_chain(pad);
         let _ = pad.set_active(false);
         let _ = pad.set_target(gst::Pad::NONE);
         let _ = self.obj().remove_pad(pad);
         self.obj().child_removed(pad, &name);
-        if self.our_pads().is_empty() {
+        if self.obj().sink_pads().is_empty() {
             self.end_preroll("no pad is left");
         }
     }
@@ -382,14 +416,14 @@ impl BinImpl for LiveKitSink {}
 
 impl ChildProxyImpl for LiveKitSink {
     fn children_count(&self) -> u32 {
-        u32::try_from(self.our_pads().len()).unwrap_or(u32::MAX)
+        u32::try_from(self.obj().sink_pads().len()).unwrap_or(u32::MAX)
     }
 
     fn child_by_name(&self, name: &str) -> Option<glib::Object> {
-        self.our_pads().into_iter().find(|pad| pad.name() == name).map(Cast::upcast)
+        self.obj().sink_pads().into_iter().find(|pad| pad.name() == name).map(Cast::upcast)
     }
 
     fn child_by_index(&self, index: u32) -> Option<glib::Object> {
-        self.our_pads().into_iter().nth(usize::try_from(index).ok()?).map(Cast::upcast)
+        self.obj().sink_pads().into_iter().nth(usize::try_from(index).ok()?).map(Cast::upcast)
     }
 }

@@ -38,6 +38,7 @@ mod chain;
 mod checks;
 mod codecs;
 mod credentials;
+mod data;
 mod encoders;
 mod errors;
 mod feedback;
@@ -157,6 +158,18 @@ glib::wrapper! {
 }
 
 glib::wrapper! {
+    /// A request pad of [`LiveKitSink`] for data packets.
+    pub struct LiveKitSinkDataPad(ObjectSubclass<data::pad::LiveKitSinkDataPad>)
+        @extends gst::GhostPad, gst::ProxyPad, gst::Pad, gst::Object;
+}
+
+glib::wrapper! {
+    /// The end of a data pad's chain, which hands packets to the session.
+    pub struct DataLeaf(ObjectSubclass<data::leaf::DataLeaf>)
+        @extends gst_base::BaseSink, gst::Element, gst::Object;
+}
+
+glib::wrapper! {
     /// The end of one pad's chain, which hands frames to the session.
     pub struct Leaf(ObjectSubclass<leaf::Leaf>)
         @extends gst_base::BaseSink, gst::Element, gst::Object;
@@ -170,6 +183,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
     {
         LiveKitSinkPad::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+        LiveKitSinkDataPad::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
         for enumeration in [
             TrackSource::static_type(),
             AllowProfiles::static_type(),

@@ -10,7 +10,9 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use livekit_session::{Credentials, Event, Secret, Session, SessionConfig, Track, TrackConfig, TrackId};
+use livekit_session::{
+    Credentials, Description, Event, Secret, Session, SessionConfig, Track, TrackConfig, TrackId,
+};
 
 use super::imp::{CAT, LiveKitSink};
 use super::messages::Throttle;
@@ -35,6 +37,15 @@ pub(crate) enum Leaving {
     Stopping,
 }
 
+/// What a pipeline can be held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Held {
+    /// The publication of a track.
+    Track(TrackId),
+    /// The data channels.
+    Data,
+}
+
 /// Tracks that ended keep their pad for this many later ones: events may still name them.
 const RETIRED_TRACKS: usize = 32;
 
@@ -47,7 +58,10 @@ pub(crate) struct State {
     pub session: Option<(u64, Arc<Session>)>,
     pub leaving: Leaving,
     pub timeline: Timeline,
-    pub preroll: Preroll<TrackId>,
+    pub preroll: Preroll<Held>,
+    /// The session was started with data channels; and they are open.
+    pub data_wanted: bool,
+    pub data_ready: bool,
     /// The pad of each track of the session.
     pub tracks: HashMap<TrackId, glib::WeakRef<LiveKitSinkPad>>,
     /// Of these, the ones that ended; the oldest first.
@@ -123,15 +137,42 @@ impl LiveKitSink {
         Ok(())
     }
 
+    /// The participant's name, metadata or attributes were set: the room hears of it, now or on joining.
+    pub(crate) fn describe(&self) {
+        let description = credentials::description(&self.settings());
+        let shown = match description {
+            Ok(shown) => shown,
+            Err(wrong) => {
+                gst::element_imp_warning!(self, gst::ResourceError::Settings, ("Not changed: {wrong}"));
+                return;
+            }
+        };
+        let session = {
+            let mut state = self.state();
+            // In READY nothing is resolved yet, and nobody is there to be told.
+            let Some(config) = &mut state.config else { return };
+            let Description { name, metadata, attributes } = shown.clone();
+            (config.name, config.metadata, config.attributes) = (name, metadata, attributes);
+            state.session.clone()
+        };
+        if let Some((_, session)) = session {
+            session.describe(shown);
+        }
+    }
+
     /// Starts joining in the background.
     pub(crate) fn start_session(&self) -> Result<(), gst::StateChangeError> {
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let data = self.wants_data();
         let config = {
             let mut state = self.state();
             state.timeline = Timeline::default();
             state.forget_tracks();
             state.offline_warning.reset();
-            state.config.clone().ok_or(gst::StateChangeError)?
+            (state.data_wanted, state.data_ready) = (data, false);
+            let mut config = state.config.clone().ok_or(gst::StateChangeError)?;
+            config.receive_data = data;
+            config
         };
         self.set_connection_state(ConnectionState::Connecting);
         let sink = self.obj().downgrade();
@@ -159,7 +200,7 @@ impl LiveKitSink {
 
     /// The session to publish into, and its generation. After an EOS one pad joins again for all of them:
     /// two sessions of one identity would throw each other out of the room.
-    fn session_for_data(&self, hold: bool) -> Option<(u64, Arc<Session>)> {
+    pub(crate) fn session_for_data(&self, hold: bool) -> Option<(u64, Arc<Session>)> {
         {
             let state = self.state();
             let mut state = self
@@ -220,11 +261,11 @@ impl LiveKitSink {
         let id = track.id();
         state.tracks.insert(id, pad.downgrade());
         state.usable.insert(id);
-        state.preroll.added(id);
+        state.preroll.added(Held::Track(id));
         if let Some(replaced) = replaced {
             // Now that another one is waited for, this ends nothing.
             state.retire(replaced);
-            state.preroll.settled(&replaced);
+            state.preroll.settled(&Held::Track(replaced));
         }
         Some((generation, Arc::new(track)))
     }
@@ -253,7 +294,7 @@ impl LiveKitSink {
                 return;
             }
             state.retire(id);
-            state.preroll.settled(&id)
+            state.preroll.settled(&Held::Track(id))
         };
         if done {
             self.post_async_done();

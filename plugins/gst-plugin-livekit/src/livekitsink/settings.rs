@@ -178,7 +178,7 @@ impl Settings {
 }
 
 /// An unset, empty or blank string is no setting.
-fn string(value: &glib::Value) -> Option<String> {
+pub(crate) fn string(value: &glib::Value) -> Option<String> {
     value.get::<Option<String>>().ok().flatten().filter(|s| !s.trim().is_empty())
 }
 
@@ -197,6 +197,10 @@ pub(crate) fn default_identity() -> String {
 
 fn text(name: &'static str, nick: &str, blurb: &str) -> glib::ParamSpec {
     glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_ready().build()
+}
+
+fn live_text(name: &'static str, nick: &str, blurb: &str) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_playing().build()
 }
 
 fn secret(name: &'static str, nick: &str, blurb: &str) -> glib::ParamSpec {
@@ -286,16 +290,20 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Identity of the participant, put into a token made from an API key (a ready token carries its own); \
              unset = gst-<hostname>-<8 hex digits>, the same for the element's whole life",
         ),
-        text(
+        live_text(
             "participant-name",
             "Participant name",
             "Display name of the participant; with a ready token its grant canUpdateOwnMetadata is needed",
         ),
-        text("metadata", "Metadata", "Metadata of the participant; with a ready token its grant canUpdateOwnMetadata is needed"),
+        live_text(
+            "metadata",
+            "Metadata",
+            "Metadata of the participant; with a ready token its grant canUpdateOwnMetadata is needed",
+        ),
         glib::ParamSpecBoxed::builder::<gst::Structure>("attributes")
             .nick("Attributes")
             .blurb("Attributes of the participant (name=value); with a ready token its grant canUpdateOwnMetadata is needed")
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         glib::ParamSpecUInt64::builder("connect-timeout")
             .nick("Connect timeout")
