@@ -41,6 +41,8 @@ fn the_tables_list_exactly_the_properties_and_signals() {
     assert_eq!(table("property"), own_properties(&sink));
     let pad = sink.request_pad_simple("video_%u").unwrap();
     assert_eq!(table("pad property"), own_properties(&pad));
+    let data = sink.request_pad_simple("data_%u").unwrap();
+    assert_eq!(table("data pad property"), own_properties(&data));
     for signal in table("signal") {
         assert!(gst::glib::subclass::SignalId::lookup(&signal, sink.type_()).is_some(), "{signal}");
     }
@@ -71,6 +73,9 @@ fn statistics_have_no_field_that_the_tables_lack() {
     wait_until("the track's statistics", || track().is_some());
     let all = sink.property::<gst::Structure>("stats");
     let (fields, track_fields) = (table("field"), table("track field"));
+    let data = all.get::<gst::Structure>("data").unwrap();
+    let known: BTreeSet<String> = README.split('`').map(String::from).collect();
+    assert!(data.fields().all(|field| known.contains(field.as_str())), "{data}");
     for field in all.fields().filter(|field| *field != "video_0") {
         assert!(fields.contains(field.as_str()), "{field}");
     }

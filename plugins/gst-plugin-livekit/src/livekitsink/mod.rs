@@ -9,6 +9,10 @@
 //! becomes Opus inside. Whatever the room and the network want of the
 //! encoder goes back upstream: a viewer who needs a picture becomes a `GstForceKeyUnit` event.
 //!
+//! What is no track goes to `data_%u` pads: each buffer (KLV, JSON, text) becomes a data packet for other
+//! participants. Applications send such packets by the action signal `send-data` and hear those of others by
+//! `data-received`.
+//!
 //! Server and credentials come from properties or, for those that are unset, from `LIVEKIT_URL`,
 //! `LIVEKIT_TOKEN`, `LIVEKIT_API_KEY`, `LIVEKIT_API_SECRET` and `LIVEKIT_ROOM`. Prefer the environment: what
 //! stands on a command line can be seen by every user of the machine.
@@ -22,6 +26,12 @@
 //! ```console
 //! gst-launch-1.0 filesrc location=film.mkv ! matroskademux name=d \
 //!     livekitsink name=room  d.video_0 ! queue ! room.video_0  d.audio_0 ! queue ! room.audio_0
+//! ```
+//! A picture, and the machine's load once a second as a data packet:
+//! ```console
+//! gst-launch-1.0 livekitsink name=room data_0::topic=load \
+//!     videotestsrc is-live=true ! x264enc tune=zerolatency ! room.video_0 \
+//!     multifilesrc location=/proc/loadavg caps=text/x-raw,format=utf8 ! identity sleep-time=1000000 ! room.data_0
 //! ```
 //! Settings of one track:
 //! ```console
