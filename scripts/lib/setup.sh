@@ -206,9 +206,13 @@ setup_node() {
     fi
 }
 
-# Builds the plugin and makes GStreamer find it.
+# setup_plugin [NAME…]: builds plugins (default: livekit) and makes GStreamer find them. A cargo call for each, because
+# in one they would share features, and rtpjpeg needs a newer GStreamer than the others.
 setup_plugin() {
-    say "building the plugin"
-    (cd "$REPO" && cargo build --locked -p gst-plugin-livekit)
+    local name
+    for name in "${@:-livekit}"; do
+        say "building the plugin $name"
+        (cd "$REPO" && cargo build --locked -p "gst-plugin-$name")
+    done
     export GST_PLUGIN_PATH="${CARGO_TARGET_DIR:-$REPO/target}/debug${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
 }

@@ -185,8 +185,8 @@ pub struct QuantChoice {
 #[derive(Clone, Debug, Default)]
 pub struct QuantSelector {
     policy: QuantPolicy,
-    /// Tables given a Q from 128 on, and when they were last sent.
-    known: Vec<(Tables, Duration)>,
+    /// Tables given a Q from 128 on, and when they were last sent; `None` = they go with the next frame.
+    known: Vec<(Tables, Option<Duration>)>,
 }
 
 impl QuantSelector {
@@ -198,6 +198,14 @@ impl QuantSelector {
     /// Forgets what was sent: the next frame carries its tables again.
     pub fn reset(&mut self) {
         self.known.clear();
+    }
+
+    /// Sends tables with the next frame that uses them, for a receiver that has just joined. The Q of each
+    /// stays what it was.
+    pub fn resend(&mut self) {
+        for (_, sent) in &mut self.known {
+            *sent = None;
+        }
     }
 
     /// The Q for a frame with these tables at the time `now` (any clock that does not run backwards).
@@ -218,15 +226,15 @@ impl QuantSelector {
     fn inband(&mut self, tables: &Tables, now: Duration, resend: Duration) -> QuantChoice {
         if let Some((q, (_, sent))) = (128..=254).zip(&mut self.known).find(|(_, (known, _))| known == tables)
         {
-            let send_tables = now.saturating_sub(*sent) >= resend;
+            let send_tables = sent.is_none_or(|sent| now.saturating_sub(sent) >= resend);
             if send_tables {
-                *sent = now;
+                *sent = Some(now);
             }
             return QuantChoice { q, send_tables };
         }
         match u8::try_from(128 + self.known.len()) {
             Ok(q) if q < 255 => {
-                self.known.push((*tables, now));
+                self.known.push((*tables, Some(now)));
                 QuantChoice { q, send_tables: true }
             }
             _ => QuantChoice { q: 255, send_tables: true },
@@ -333,6 +341,9 @@ mod tests {
         }
         assert_eq!(at(flat(200), 3000), (255, true), "all of 128 to 254 are taken");
         assert_eq!(at(flat(129), 3001), (254, false));
+        selector.resend();
+        let choice = selector.choose(&flat(4), Duration::from_millis(3002));
+        assert_eq!(choice, Some(QuantChoice { q: 129, send_tables: true }), "same Q, sent again");
         selector.reset();
         assert_eq!(
             selector.choose(&flat(9), Duration::ZERO),

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `rtpudpsink-rs` against sockets on loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use common::*;
+use gst::prelude::*;
+
+const WAIT: Duration = Duration::from_secs(10);
+
+fn receiver(address: &str) -> (UdpSocket, u16) {
+    let socket = UdpSocket::bind((address, 0)).unwrap();
+    socket.set_read_timeout(Some(WAIT)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
+/// A sink behind a pad that pushes; PLAYING.
+struct Stage {
+    sink: gst::Element,
+    pad: gst::Pad,
+    frames: u64,
+}
+
+impl Stage {
+    fn try_new(properties: &[(&str, &str)]) -> Result<Self, (String, gst::Bus)> {
+        init();
+        let sink = gst::ElementFactory::make("rtpudpsink-rs").property("sync", false).build().unwrap();
+        sink.set_property("async", false);
+        for (name, value) in properties {
+            sink.set_property_from_str(name, value);
+        }
+        let bus = gst::Bus::new();
+        sink.set_bus(Some(&bus));
+        if sink.set_state(gst::State::Playing).is_err() {
+            let text = texts(&bus).concat();
+            let _ = sink.set_state(gst::State::Null);
+            return Err((text, bus));
+        }
+        let pad = gst::Pad::builder(gst::PadDirection::Src).name("src").build();
+        pad.set_active(true).unwrap();
+        pad.link(&sink.static_pad("sink").unwrap()).unwrap();
+        pad.push_event(gst::event::StreamStart::new("test"));
+        pad.push_event(gst::event::Caps::new(&RTP_CAPS.parse().unwrap()));
+        pad.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        Ok(Self { sink, pad, frames: 0 })
+    }
+
+    fn new(port: u16, properties: &[(&str, &str)]) -> Self {
+        let port = port.to_string();
+        let all = [&[("host", "127.0.0.1"), ("port", port.as_str())], properties].concat();
+        Self::try_new(&all).map_err(|(text, _)| text).unwrap()
+    }
+
+    /// Pushes packets of these lengths as one list; packet n is full of n.
+    fn push(&mut self, lengths: &[usize]) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let mut list = gst::BufferList::new();
+        for (number, &length) in lengths.iter().enumerate() {
+            list.get_mut().unwrap().add(buffer(vec![number as u8; length], 40 * self.frames));
+        }
+        self.frames += 1;
+        self.pad.push_list(list)
+    }
+
+    fn count(&self, field: &str) -> u64 {
+        count(&self.sink.property::<gst::Structure>("stats"), field)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = self.sink.set_state(gst::State::Null);
+    }
+}
+
+/// Receives as many packets as there are lengths, and compares.
+fn expect(receiver: &UdpSocket, lengths: &[usize]) {
+    let mut data = [0; 65536];
+    for (number, &length) in lengths.iter().enumerate() {
+        let (got, _) =
+            receiver.recv_from(&mut data).unwrap_or_else(|error| panic!("packet {number}: {error}"));
+        assert_eq!(got, length, "packet {number}");
+        assert!(data[..got].iter().all(|&byte| byte == number as u8), "packet {number}");
+    }
+}
+
+#[test]
+fn a_list_arrives_in_order_in_few_system_calls() {
+    for (gso, calls) in [("true", 2), ("false", 2)] {
+        let (socket, port) = receiver("127.0.0.1");
+        let mut stage = Stage::new(port, &[("gso", gso)]);
+        let lengths = [vec![500; 69], vec![300]].concat();
+        stage.push(&lengths).unwrap();
+        expect(&socket, &lengths);
+        assert_eq!(stage.count("packets"), 70);
+        assert_eq!(stage.count("bytes"), 69 * 500 + 300);
+        assert_eq!(stage.count("system-calls"), calls, "gso={gso}");
+        let offered = stage.sink.property::<gst::Structure>("stats").get::<bool>("gso").unwrap();
+        assert_eq!(stage.count("gso-packets"), if offered { 70 } else { 0 });
+        assert!(offered == (gso == "true") || gso == "true", "an old kernel may have none");
+    }
+}
+
+#[test]
+fn unequal_packets_arrive_as_they_are() {
+    let (socket, port) = receiver("127.0.0.1");
+    let mut stage = Stage::new(port, &[]);
+    let lengths = [20, 500, 400, 401, 402, 900, 900, 900, 900, 900, 20, 30, 1, 1400];
+    stage.push(&lengths).unwrap();
+    expect(&socket, &lengths);
+    assert!(stage.count("system-calls") < lengths.len() as u64);
+}
+
+#[test]
+fn buffers_of_several_memories_and_single_buffers() {
+    let (socket, port) = receiver("127.0.0.1");
+    let stage = Stage::new(port, &[]);
+    let mut picture = buffer(vec![0; 12], 0);
+    picture.get_mut().unwrap().append_memory(gst::Memory::from_slice(vec![0; 100]));
+    stage.pad.push(picture).unwrap();
+    expect(&socket, &[112]);
+    stage.pad.push(gst::Buffer::new()).unwrap();
+    expect(&socket, &[0]);
+}
+
+#[test]
+fn packets_longer_than_the_path_allows_are_counted() {
+    let (_socket, port) = receiver("127.0.0.1");
+    let mut stage = Stage::new(port, &[]);
+    assert_eq!(stage.push(&[70_000, 100]), Ok(gst::FlowSuccess::Ok));
+    assert_eq!((stage.count("send-errors"), stage.count("packets-dropped")), (1, 1));
+    assert_eq!(stage.count("packets"), 1);
+}
+
+#[test]
+fn nobody_listening_is_counted_and_costs_no_packets_later() {
+    let (socket, port) = receiver("127.0.0.1");
+    drop(socket);
+    let mut stage = Stage::new(port, &[]);
+    let deadline = Instant::now() + WAIT;
+    while stage.count("icmp-errors") == 0 {
+        assert!(Instant::now() < deadline, "no ICMP error was counted");
+        stage.push(&[100; 20]).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(stage.count("packets-dropped"), 0);
+    let socket = UdpSocket::bind(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(WAIT)).unwrap();
+    stage.push(&[300; 20]).unwrap();
+    expect(&socket, &[300; 20]);
+}
+
+#[test]
+fn ipv6() {
+    let (socket, port) = receiver("::1");
+    let stage = Stage::try_new(&[("host", "::1"), ("port", &port.to_string())]);
+    let mut stage = stage.map_err(|(text, _)| text).unwrap();
+    stage.push(&[500; 10]).unwrap();
+    expect(&socket, &[500; 10]);
+}
+
+#[test]
+fn socket_family_chooses_among_the_addresses_of_a_name() {
+    let (socket, port) = receiver("127.0.0.1");
+    let port = port.to_string();
+    let v4 = Stage::try_new(&[("host", "localhost"), ("port", &port), ("socket-family", "ipv4")]);
+    v4.map_err(|(text, _)| text).unwrap().push(&[9]).unwrap();
+    expect(&socket, &[9]);
+    let Err((text, _)) = Stage::try_new(&[("host", "127.0.0.1"), ("socket-family", "ipv6")]) else {
+        panic!("an IPv6 address of 127.0.0.1")
+    };
+    assert!(text.contains("no IPv6 address"), "{text}");
+}
+
+#[test]
+fn multicast_reaches_a_member_on_this_machine() {
+    let group = Ipv4Addr::new(239, 255, 42, 7);
+    let socket = UdpSocket::bind((group, 0)).unwrap();
+    socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    let host = group.to_string();
+    let to = [("host", host.as_str()), ("port", port.as_str()), ("multicast-iface", "lo")];
+    socket.set_read_timeout(Some(WAIT)).unwrap();
+    Stage::try_new(&to).map_err(|(text, _)| text).unwrap().push(&[200; 5]).unwrap();
+    expect(&socket, &[200; 5]);
+}
+
+#[test]
+fn bind_address_and_port_are_where_packets_come_from() {
+    let (socket, port) = receiver("127.0.0.1");
+    let (free, from) = receiver("127.0.0.2");
+    drop(free);
+    let mut stage = Stage::new(port, &[("bind-address", "127.0.0.2"), ("bind-port", &from.to_string())]);
+    stage.push(&[100]).unwrap();
+    let (_, sender) = socket.recv_from(&mut [0; 200]).unwrap();
+    assert_eq!(sender.to_string(), format!("127.0.0.2:{from}"));
+}
+
+#[test]
+fn settings_that_cannot_be_are_errors_that_say_so() {
+    for (properties, words) in [
+        ([("host", "no such host"), ("port", "5004")], "no such host"),
+        ([("host", "127.0.0.1"), ("bind-address", "192.0.2.1")], "bind to 192.0.2.1"),
+        ([("host", "127.0.0.1"), ("bind-address", "::1")], "different IP versions"),
+        ([("host", "239.1.2.3"), ("multicast-iface", "nosuch0")], "nosuch0"),
+    ] {
+        let Err((text, _)) = Stage::try_new(&properties) else { panic!("{properties:?} was accepted") };
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
+fn a_send_buffer_that_the_system_does_not_give_is_a_warning() {
+    let stage = Stage::new(9, &[("buffer-size", "2000000000")]);
+    let bus = stage.sink.bus().unwrap();
+    let texts = texts(&bus);
+    assert!(texts.iter().any(|text| text.contains("wmem_max")), "{texts:?}");
+}
+
+#[test]
+fn pacing_sends_trains_of_sixteen_with_gaps() {
+    let (socket, port) = receiver("127.0.0.1");
+    // 96 packets of 1000 bytes at 38.4 Mbit/s: 20 ms, in six trains. Frames are 40 ms apart: 20 ms is the limit.
+    for rate in ["38400000", "1000000"] {
+        let mut stage = Stage::new(port, &[("max-pacing-rate", rate)]);
+        stage.push(&[10]).unwrap();
+        stage.push(&[10]).unwrap();
+        let arrivals = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut data = [0; 2000];
+                expect(&socket, &[10]);
+                expect(&socket, &[10]);
+                (0..96)
+                    .map(|_| {
+                        socket.recv_from(&mut data).unwrap();
+                        Instant::now()
+                    })
+                    .collect::<Vec<_>>()
+            });
+            let begin = Instant::now();
+            stage.push(&[1000; 96]).unwrap();
+            // 5/6 of 20 ms; the upper bound leaves room for a busy machine.
+            let took = begin.elapsed();
+            assert!(took >= Duration::from_millis(16) && took < Duration::from_millis(80), "{took:?}");
+            reader.join().unwrap()
+        });
+        let gaps: Vec<_> = arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let between: Duration = gaps.iter().skip(15).step_by(16).sum();
+        let within: Duration = gaps.iter().sum::<Duration>() - between;
+        assert!(between > Duration::from_millis(8) && between > within, "{between:?} {within:?}");
+        assert_eq!(stage.count("paced-frames"), 1);
+    }
+}
+
+#[test]
+fn without_pacing_all_leave_at_once() {
+    let (_socket, port) = receiver("127.0.0.1");
+    let mut stage = Stage::new(port, &[]);
+    stage.push(&[1000; 96]).unwrap();
+    assert_eq!(stage.count("paced-frames"), 0);
+}
+
+#[test]
+fn a_pause_between_trains_ends_when_the_element_stops() {
+    let (_socket, port) = receiver("127.0.0.1");
+    let mut stage = Stage::new(port, &[("max-pacing-rate", "1")]);
+    // The longest interval between frames that counts: a second, so half a second of trains.
+    stage.pad.push_event(gst::event::Caps::new(
+        &format!("{RTP_CAPS},a-framerate=(string)1.0").parse::<gst::Caps>().unwrap(),
+    ));
+    let sink = stage.sink.clone();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        let begin = Instant::now();
+        sink.set_state(gst::State::Null).unwrap();
+        begin.elapsed()
+    });
+    assert_eq!(stage.push(&[1000; 32]), Err(gst::FlowError::Flushing));
+    assert!(stopper.join().unwrap() < Duration::from_millis(140));
+}
+
+#[test]
+fn a_stopped_sink_can_start_again() {
+    let (socket, port) = receiver("127.0.0.1");
+    let mut stage = Stage::new(port, &[]);
+    stage.push(&[100; 3]).unwrap();
+    expect(&socket, &[100; 3]);
+    stage.sink.set_state(gst::State::Null).unwrap();
+    assert_eq!(stage.count("packets"), 3, "kept to be read");
+    stage.sink.set_state(gst::State::Playing).unwrap();
+    assert_eq!(stage.count("packets"), 0);
+    stage.pad.push_event(gst::event::StreamStart::new("again"));
+    stage.pad.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+    stage.push(&[100; 2]).unwrap();
+    expect(&socket, &[100; 2]);
+}
