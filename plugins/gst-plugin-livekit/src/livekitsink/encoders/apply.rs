@@ -53,7 +53,10 @@ impl Setting {
         for knob in family.knobs {
             let (property, usable) = match knob {
                 Knob::Event => return Err(NoKnob::TakesEvent),
-                Knob::Property { name, .. } => (name, Number::of(element, name).is_some()),
+                Knob::Property { name, beside, .. } => {
+                    let right_build = beside.is_none_or(|other| element.find_property(other).is_some());
+                    (name, right_build && Number::of(element, name).is_some())
+                }
                 Knob::Control { property, .. } => (property, has_structure(element, property)),
             };
             if usable {

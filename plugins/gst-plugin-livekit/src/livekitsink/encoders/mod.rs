@@ -2,11 +2,15 @@
 
 //! The encoder upstream of a pad: which one it is, how its bitrate is set, how it takes keyframe requests.
 
-#![allow(dead_code, unused_imports)] // Until targets and keyframes use all of it.
+#![allow(dead_code, unused_imports)] // Until keyframe requests use all of it.
 
 mod apply;
 mod control;
 mod find;
+#[cfg(test)]
+mod measured_tests;
+#[cfg(test)]
+mod stub_tests;
 mod table;
 
 pub(crate) use apply::NoKnob;

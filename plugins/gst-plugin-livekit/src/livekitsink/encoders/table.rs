@@ -35,6 +35,8 @@ pub(crate) enum Knob {
         name: &'static str,
         /// What it counts.
         unit: Unit,
+        /// Another property that the element must have too: what tells builds of one name apart.
+        beside: Option<&'static str>,
     },
     /// A field of a structure property: a control of a V4L2 device, in bit/s.
     Control {
@@ -97,11 +99,11 @@ pub(crate) struct Family {
 }
 
 const fn bits(name: &'static str) -> Knob {
-    Knob::Property { name, unit: Unit::Bit }
+    Knob::Property { name, unit: Unit::Bit, beside: None }
 }
 
 const fn kilobits(name: &'static str) -> Knob {
-    Knob::Property { name, unit: Unit::Kilobit }
+    Knob::Property { name, unit: Unit::Kilobit, beside: None }
 }
 
 /// A row without peculiarities.
@@ -155,14 +157,31 @@ pub(crate) static FAMILIES: &[Family] = &[
         &[kilobits("bitrate")],
         &["max-bitrate"],
     ),
-    row(&["va*enc"], &[kilobits("bitrate")], &[]),
+    row(&["vaapi*enc"], &[kilobits("bitrate")], &[]),
+    Family { live: Live::Since(22), ..row(&["va*enc"], &[kilobits("bitrate")], &[]) },
     row(&["qsv*enc"], &[kilobits("bitrate")], &["max-bitrate"]),
     row(&["msdk*enc"], &[kilobits("bitrate")], &["max-vbv-bitrate"]),
     row(&["amf*enc"], &[kilobits("bitrate")], &["max-bitrate"]),
     row(&["vtenc_*"], &[kilobits("bitrate")], &[]),
-    row(&["mfh26*enc", "mfvp9*enc"], &[kilobits("bitrate")], &["max-bitrate"]),
-    // OpenMAX.
-    row(&["omxh26*enc", "omxvp8*enc"], &[bits("target-bitrate"), bits("bitrate")], &[]),
+    Family { live: Live::No, ..row(&["vulkanh26*enc"], &[kilobits("bitrate")], &[]) },
+    Family {
+        live: Live::Since(28),
+        ..row(&["mfh26*enc", "mfvp9*enc"], &[kilobits("bitrate")], &["max-bitrate"])
+    },
+    // OpenMAX. The build for Zynq counts kbit/s, and is the only one with a size of the coded picture buffer;
+    // NVIDIA's old one calls the property "bitrate".
+    row(
+        &["omxh26*enc", "omxvp8*enc"],
+        &[
+            Knob::Property { name: "target-bitrate", unit: Unit::Kilobit, beside: Some("cpb-size") },
+            bits("target-bitrate"),
+            bits("bitrate"),
+        ],
+        &[],
+    ),
+    // Qualcomm's and, for i.MX, the community's.
+    row(&["qtic2venc"], &[bits("target-bitrate")], &[]),
+    row(&["imxvpuenc_h26*"], &[kilobits("bitrate")], &[]),
 ];
 
 /// The row of `element`, by its factory.
