@@ -276,7 +276,9 @@ impl LiveKitSink {
             Told { result: "shared", applied: 0 }
         } else {
             let heard = feedback != BitrateFeedback::Off && self.send_event(pad, leaf, target, &settings);
-            self.tell_encoder(pad, &route, &wish, heard)
+            let told = self.tell_encoder(pad, &route, &wish, heard);
+            // Then no property is touched: it was only paused, if anything.
+            if feedback == BitrateFeedback::Auto { told } else { Told { result: "event", applied: 0 } }
         };
         if feedback != BitrateFeedback::Off {
             self.post_target(pad, target, &route, &told);
@@ -309,9 +311,6 @@ impl LiveKitSink {
         let applied = hold.wish(*wish);
         targets.inner().hold = Some(hold);
         gst::debug!(CAT, imp = self, "{}: {wish:?} at {}: {applied:?}", pad.name(), route.encoder_name());
-        if wish.bitrate.is_none() {
-            return Told { result: "event", applied: 0 };
-        }
         match applied {
             Applied::Set(applied) => Told { result: "set", applied },
             Applied::NotLive(applied) => {
@@ -374,7 +373,9 @@ impl LiveKitSink {
 /// What a target means for the encoder, within the user's limits.
 fn wish(target: &Target, settings: &PadSettings, feedback: BitrateFeedback, pause: bool) -> Wish {
     Wish {
-        bitrate: (feedback == BitrateFeedback::Auto).then_some(target.bitrate),
+        // A target without a number means: as much as the user lets it make.
+        bitrate: (feedback == BitrateFeedback::Auto && !(target.active && target.bitrate == 0))
+            .then_some(target.bitrate),
         active: target.active,
         min: settings.min_bitrate.unwrap_or_default(),
         max: settings.max_bitrate.unwrap_or_default(),
@@ -386,7 +387,11 @@ fn wish(target: &Target, settings: &PadSettings, feedback: BitrateFeedback, paus
 fn event(target: &Target, settings: &PadSettings, source: &str) -> gst::Event {
     let min = settings.min_bitrate.unwrap_or_default();
     let max = settings.max_bitrate.unwrap_or(u32::MAX);
-    let bitrate = if target.active { target.bitrate } else { IDLE_BITRATE };
+    let bitrate = match target {
+        Target { active: false, .. } => IDLE_BITRATE,
+        Target { bitrate: 0, .. } => u32::MAX,
+        Target { bitrate, .. } => *bitrate,
+    };
     let structure = gst::Structure::builder("GstTargetBitrate")
         .field("bitrate", bitrate.max(min).min(max))
         .field("active", target.active)
