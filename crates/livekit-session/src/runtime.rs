@@ -3,12 +3,20 @@
 //! The one runtime that all sessions of a process share.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
 
 use crate::error::Error;
 
 static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
+
+/// Threads that look up host names and read certificates, for all sessions. Few, however many sessions start at once;
+/// more than one, because one that finds no name server is busy for long.
+const MAX_HELPERS: usize = 3;
+/// How long a helper waits for more to do.
+const HELPER_IDLE: Duration = Duration::from_secs(1);
 
 /// The shared runtime, started by the first session: one thread for all networking. It lives as long as
 /// the process; an idle one costs a sleeping thread.
@@ -19,7 +27,8 @@ pub(crate) fn handle() -> Result<Handle, Error> {
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(32)
+        .max_blocking_threads(MAX_HELPERS)
+        .thread_keep_alive(HELPER_IDLE)
         .thread_name("livekit-session")
         .enable_io()
         .enable_time()
@@ -28,4 +37,20 @@ pub(crate) fn handle() -> Result<Handle, Error> {
     let handle = runtime.handle().clone();
     *slot = Some(runtime);
     Ok(handle)
+}
+
+/// Runs what may block for as long as it likes on a thread of its own: the application's code, or a file on a network
+/// share. The receiver fails when it panics, or when there is no thread to be had.
+pub(crate) fn run_apart<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (done, answer) = oneshot::channel();
+    let work = move || {
+        // Nobody may wait any more.
+        let _ = done.send(work());
+    };
+    // A thread that can't be started drops `done`, and that is the answer.
+    let _ = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    answer
 }

@@ -33,6 +33,9 @@ class Namespaces:
             for name, address in ((self.server, self.server_address), (self.client, self.client_address)):
                 _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
                 _ip("-n", name, "link", "set", "lo", "up")
+                # A pair hands on what the kernel has yet to cut into datagrams (segmentation offload); a link to elsewhere
+                # carries, drops and delays each of them.
+                _ip("-n", name, "link", "set", "dev", "eth0", "gso_max_segs", "1")
                 _ip("-n", name, "link", "set", "eth0", "up")
         except (subprocess.CalledProcessError, FileNotFoundError) as e:
             self.remove()

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
@@ -113,7 +114,7 @@ struct Driver {
     token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
 }
 
-type TokenRequest = tokio::task::JoinHandle<Result<Secret, Error>>;
+type TokenRequest = oneshot::Receiver<Result<Secret, Error>>;
 
 /// How one stay in the room ended.
 enum Stay {
@@ -361,13 +362,15 @@ async fn join<E: MediaEngine>(
     let attempt = async {
         let token = match server_token {
             Some(token) => token,
+            None if token::is_at_hand(&config) => token::obtain(&config)?,
             None => {
                 let mut request = token_request.lock().await;
                 let config = config.clone();
                 // A file or an application may take its time. If it takes longer than an attempt, the next
                 // attempt waits for the same answer.
-                let running = request
-                    .get_or_insert_with(|| tokio::task::spawn_blocking(move || token::obtain(&config)));
+                let running = request.get_or_insert_with(|| {
+                    crate::runtime::run_apart("livekit-token", move || token::obtain(&config))
+                });
                 let answer = running.await;
                 *request = None;
                 answer.map_err(|_| Error::TokenSource("the token callback failed".into()))??

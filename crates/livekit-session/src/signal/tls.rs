@@ -2,12 +2,14 @@
 
 //! TLS for signalling: the system's certificate authorities, plus a file of the user's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio::sync::Mutex;
 
 use crate::error::Error;
 
@@ -25,6 +27,39 @@ pub(crate) fn load_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         return Err(fail("it contains no PEM certificate (-----BEGIN CERTIFICATE-----)".into()));
     }
     Ok(certs)
+}
+
+/// How long certificates that were read are used. After that they are read anew: they may have been renewed.
+const FRESH: Duration = Duration::from_secs(600);
+
+struct Loaded {
+    ca_file: Option<PathBuf>,
+    config: Arc<ClientConfig>,
+    at: Instant,
+}
+
+static LOADED: Mutex<Vec<Loaded>> = Mutex::const_new(Vec::new());
+
+/// [`client_config`] for all sessions that have the same `ca_file`: some hundred certificates need not be read, and
+/// held, once for each. Whoever comes while they are being read waits for the same reading.
+pub(crate) async fn shared_config(ca_file: Option<PathBuf>) -> Result<Arc<ClientConfig>, Error> {
+    let mut loaded = LOADED.lock().await;
+    loaded.retain(|l| l.at.elapsed() < FRESH);
+    if let Some(found) = loaded.iter().find(|l| l.ca_file == ca_file) {
+        return Ok(found.config.clone());
+    }
+    // From a disk that may be slow: not on the thread that carries the media.
+    let path = ca_file.clone();
+    let config = crate::runtime::run_apart("livekit-tls", move || client_config(path.as_deref()))
+        .await
+        .map_err(|_| Error::Internal("reading certificates failed".into()))??;
+    loaded.push(Loaded { ca_file, config: config.clone(), at: Instant::now() });
+    Ok(config)
+}
+
+/// Reads the certificates anew next time.
+pub(crate) async fn forget() {
+    LOADED.lock().await.clear();
 }
 
 /// A client configuration that trusts the system's roots and those in `ca_file`. The crypto provider is
@@ -73,4 +108,22 @@ pub(crate) fn classify(error: &std::io::Error) -> Option<Error> {
         _ => tls.to_string(),
     };
     Some(Error::Certificate(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn certificates_are_read_once_for_all_and_again_when_they_were_refused() {
+        // The system's own may be missing here; what is refused without them is refused each time.
+        let Ok(first) = shared_config(None).await else { return };
+        let again = shared_config(None).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        let missing = shared_config(Some("/nowhere/ca.pem".into())).await.unwrap_err();
+        assert!(matches!(missing, Error::TlsCaFile { .. }), "{missing}");
+        assert!(Arc::ptr_eq(&first, &shared_config(None).await.unwrap()));
+        forget().await;
+        assert!(!Arc::ptr_eq(&first, &shared_config(None).await.unwrap()));
+    }
 }

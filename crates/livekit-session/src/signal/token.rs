@@ -14,7 +14,13 @@ const TTL: Duration = Duration::from_secs(6 * 3600);
 /// A token file larger than this is not a token file.
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
 
-/// The token for the next attempt. A token file and a callback may block: call from a blocking thread.
+/// Whether [`obtain`] answers at once.
+pub(crate) fn is_at_hand(config: &SessionConfig) -> bool {
+    matches!(config.credentials, Credentials::Token(_) | Credentials::ApiKey { .. })
+}
+
+/// The token for the next attempt. A token file and a callback may block: call from a thread
+/// that may, unless it [is at hand](is_at_hand).
 pub(crate) fn obtain(config: &SessionConfig) -> Result<Secret, Error> {
     let token = match &config.credentials {
         Credentials::Token(token) => token.clone(),

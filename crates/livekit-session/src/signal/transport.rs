@@ -119,18 +119,20 @@ async fn dial_with(url: &url::Url, attempt: &Attempt) -> Result<Box<dyn Stream>,
     if !secure {
         return Ok(Box::new(tcp));
     }
-    // Reads some hundred certificates from disk: not on the thread that carries the media.
-    let ca_file = attempt.ca_file.clone();
-    let config = tokio::task::spawn_blocking(move || tls::client_config(ca_file.as_deref()))
-        .await
-        .map_err(|e| Error::Internal(format!("reading certificates: {e}")))??;
+    let config = tls::shared_config(attempt.ca_file.clone()).await?;
     let name = rustls_pki_types::ServerName::try_from(host.to_owned())
         .map_err(|e| unreachable(format!("'{host}' is not a valid TLS server name: {e}")))?;
-    let stream = tokio_rustls::TlsConnector::from(config)
-        .connect(name, tcp)
-        .await
-        .map_err(|e| tls::classify(&e).unwrap_or_else(|| unreachable(format!("TLS: {e}"))))?;
-    Ok(Box::new(stream))
+    match tokio_rustls::TlsConnector::from(config).connect(name, tcp).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => match tls::classify(&error) {
+            Some(refused) => {
+                // Somebody may be mending just that.
+                tls::forget().await;
+                Err(refused)
+            }
+            None => Err(unreachable(format!("TLS: {error}"))),
+        },
+    }
 }
 
 /// Scheme, host and port: all of a URL that a message may show.

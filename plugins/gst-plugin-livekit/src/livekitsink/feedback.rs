@@ -3,7 +3,7 @@
 //! What the session says goes upstream as events, to the application as messages, and into properties.
 //!
 //! The session speaks from its network thread, which must never wait. Its events are queued and handled in
-//! order on one of GStreamer's pool threads; no lock is held meanwhile.
+//! order on one of our [`workers`]; no lock is held meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
@@ -16,7 +16,7 @@ use livekit_session::{Event, PublishError, TrackId};
 
 use super::imp::{CAT, LiveKitSink};
 use super::session::Held;
-use super::{ConnectionState, LiveKitSinkPad, errors, messages};
+use super::{ConnectionState, LiveKitSinkPad, errors, messages, workers};
 
 /// A handler of the application's that takes longer than this is not waited for.
 const DELIVERY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ const MAX_DATA_PACKETS: usize = 1024;
 /// … and their bytes.
 const MAX_DATA_BYTES: usize = 4 * 1024 * 1024;
 
-/// Events on their way from the session to a pool thread.
+/// Events on their way from the session to a worker.
 #[derive(Default)]
 pub(crate) struct Inbox {
     events: VecDeque<(u64, Event)>,
@@ -69,7 +69,8 @@ impl LiveKitSink {
         let idle = !inbox.busy;
         drop(inbox);
         if idle {
-            self.obj().call_async(|sink| sink.imp().deliver());
+            let sink = self.obj().clone();
+            workers::run(move || sink.imp().deliver());
         }
     }
 
@@ -200,7 +201,7 @@ impl LiveKitSink {
         let Some(pad) = self.pad_of(track) else { return };
         let Some(leaf) = self.leaf_of(&pad) else { return };
         leaf.imp().keyframe_requested(Instant::now());
-        leaf.call_async(|leaf| {
+        workers::run(move || {
             let event = leaf.imp().keyframe_event();
             if !leaf.sink_pad().push_event(event) {
                 gst::debug!(CAT, obj = leaf, "nobody upstream took the keyframe request");

@@ -396,7 +396,8 @@ impl ElementImpl for LiveKitSink {
         // A pipeline hands out its clock when it goes to PLAYING. If it does so before we are done, it is
         // live and does not wait. Not from here, because it is in the middle of its state change.
         if clock.is_some() && self.state().preroll.is_pending() {
-            self.obj().call_async(|sink| sink.imp().end_preroll("PLAYING was asked for"));
+            let sink = self.obj().clone();
+            super::workers::run(move || sink.imp().end_preroll("PLAYING was asked for"));
         }
         ok
     }

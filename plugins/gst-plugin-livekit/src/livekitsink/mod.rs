@@ -65,6 +65,7 @@ mod targets;
 mod targets_tests;
 mod timeline;
 mod watch;
+mod workers;
 
 /// What a track shows, as LiveKit names it.
 ///
