@@ -95,6 +95,10 @@ class Media:
     def long_gop_mp4(self):
         return self._file("longgop.mp4", lambda p: encode(p, 600, "-profile:v", "main", "-g", "600", "-keyint_min", "600", "-sc_threshold", "0", "-b:v", "300k"))
 
+    def long_run_mp4(self):
+        """A minute of small pictures."""
+        return self._file("longrun.mp4", lambda p: encode(p, 1800, "-profile:v", "main", "-preset", "ultrafast", "-g", "30", "-b:v", "200k"))
+
     def profile_422_h264(self):
         return self._file("high422.h264", lambda p: encode(p, 60, "-profile:v", "high422", "-g", "30", pixels="yuv422p"))
 

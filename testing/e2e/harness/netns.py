@@ -41,6 +41,11 @@ class Namespaces:
             self.remove()
             raise NotPermitted(f"ip netns: {getattr(e, 'stderr', e)}") from None
 
+    def set_mtu(self, size):
+        """Of the link, on both sides."""
+        for name in (self.server, self.client):
+            _ip("-n", name, "link", "set", "dev", "eth0", "mtu", str(size))
+
     @staticmethod
     def inside(name):
         """Words that run a command in a namespace."""

@@ -144,9 +144,9 @@ impl LiveKitSink {
         }
         let Some(leaf) = self.leaf_of(pad) else { return };
         let (sink, pad) = (self.obj().downgrade(), pad.downgrade());
-        leaf.call_async(move |leaf| {
+        super::workers::run(move || {
             if let (Some(sink), Some(pad)) = (sink.upgrade(), pad.upgrade()) {
-                sink.imp().work(&pad, Some(leaf));
+                sink.imp().work(&pad, Some(&leaf));
             }
         });
     }
