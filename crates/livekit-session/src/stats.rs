@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::data::DataStats;
 use crate::event::{ConnectionState, TrackId};
 use crate::frame::{DropReason, Outcome};
+use crate::keyframe::KeyframeStats;
 
 /// A snapshot of a session.
 #[derive(Clone, Debug, Default)]
@@ -64,8 +65,8 @@ pub struct TrackStats {
     pub fir: u64,
     /// Negative acknowledgements received.
     pub nack: u64,
-    /// Keyframe requests passed on to the encoder.
-    pub keyframe_requests: u64,
+    /// Keyframe requests, and what became of them.
+    pub keyframes: KeyframeStats,
     /// Share of packets lost between us and the server, 0..1, from its last receiver report.
     pub loss: Option<f32>,
     /// Payload bytes waiting to be sent.

@@ -4,6 +4,7 @@
 
 mod activity;
 mod data;
+mod keyframes;
 mod room;
 mod track;
 
@@ -43,9 +44,6 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const MAX_QUEUE_AGE: Duration = Duration::from_secs(1);
 /// From losing the room to the first attempt to come back, at least; twice that at most.
 const RETURN_DELAY: Duration = Duration::from_millis(50);
-/// The first request for a keyframe says that the server has a subscriber; that one still has to agree on the
-/// transport, and drops what comes before it has.
-const SUBSCRIBER_SETUP: Duration = Duration::from_millis(250);
 /// Added to all media times, so that a frame can be sent ahead of the stream's first.
 const TIMELINE_LEAD: Duration = Duration::from_secs(1);
 /// The observer hears of an estimate that differs from the last by more than this part of it.
@@ -75,6 +73,7 @@ pub(crate) async fn run<E: MediaEngine + 'static>(
         up_since: None,
         closing: Vec::new(),
         data_sent: false,
+        replays: Vec::new(),
         token_request: Arc::default(),
     };
     // Also if an observer panics.
@@ -110,6 +109,8 @@ struct Driver {
     closing: Vec<(TrackId, Instant)>,
     /// Data went out in this stay.
     data_sent: bool,
+    /// Layers whose current group of pictures is wanted again.
+    replays: Vec<(TrackId, usize)>,
     /// The request for a token that is under way; one at a time, however long it takes.
     token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
 }
@@ -214,12 +215,16 @@ impl Driver {
                 self.tracks.remove(&id);
                 self.publish_stats();
             }
-            Command::Frame(id, layer, frame, _) => {
-                // Was on its way when the connection went.
-                if let Some((_, layer)) = self.tracks.get_mut(&id).and_then(|t| t.layer_mut(layer)) {
+            Command::Frame(id, layer, frame, keyframe) | Command::Keep(id, layer, frame, keyframe) => {
+                let Some(track) = self.tracks.get_mut(&id) else { return };
+                if let Some((_, layer)) = track.layer_mut(layer) {
                     layer.handed_over(frame.data.len());
                 }
+                // Was on its way when the connection went, or is to be kept for when it is back.
+                track.keep(layer, frame, keyframe);
             }
+            Command::LostKept(id, layer) => self.lost_kept(id, layer),
+            Command::SetGopCache(id, layer, config) => self.set_gop_cache(id, layer, config),
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
             Command::SetMuted(id, muted) => self.set_muted(id, muted, false),
             Command::Describe(description) => {
@@ -249,10 +254,9 @@ impl Driver {
     /// Acts on a change of who needs the frames of a track.
     fn follow_activity(&mut self, id: TrackId) {
         let now = Instant::now();
-        let interval = self.config.keyframe_min_interval;
         let Some(track) = self.tracks.get_mut(&id) else { return };
         let live = track.is_live();
-        for (layer, target) in track.follow_activity(now, interval) {
+        for (layer, target) in track.follow_activity(now) {
             self.emit(Event::Target { track: id, layer, target });
             // After the target: an encoder that was put to sleep is awake by now.
             if target.active && live {
@@ -273,7 +277,7 @@ impl Driver {
     fn tracks_down(&mut self) {
         self.shared.data.lock().set_open(false);
         for (id, track) in &mut self.tracks {
-            if let Some(sid) = track.go_down(self.config.keyframe_min_interval) {
+            if let Some(sid) = track.go_down() {
                 self.observer.event(Event::Unpublished { track: *id, sid });
             }
         }
@@ -315,6 +319,7 @@ impl Driver {
         self.joined_once = true;
         self.participants = 0;
         self.closing.clear();
+        self.replays.clear();
         self.data_sent = false;
         let data = self.wants_data();
         if self.tracks.is_empty() && !data {

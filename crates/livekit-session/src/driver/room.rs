@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
 use super::track::{Primed, TrackState};
-use super::{
-    DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, MAX_QUEUE_AGE, SUBSCRIBER_SETUP, TIMELINE_LEAD, until,
-};
+use super::{DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, MAX_QUEUE_AGE, TIMELINE_LEAD, until};
 use crate::engine::{EngineEvent, MediaEngine};
 use crate::error::Error;
 use crate::event::{Event, KeyframeReason, TrackId};
 use crate::frame::{DropReason, Frame};
+use crate::keyframe::SUBSCRIBER_SETUP;
 use crate::session::Command;
 
 impl Driver {
@@ -32,6 +31,7 @@ impl Driver {
                 event = engine.next() => self.on_engine_event(engine, event?)?,
                 () = until(timer) => self.on_timer(engine),
             }
+            self.send_replays(engine)?;
         }
     }
 
@@ -51,7 +51,13 @@ impl Driver {
             }
             Command::Frame(id, layer, frame, keyframe) => self.frame(engine, id, layer, frame, keyframe)?,
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
+            Command::Keep(id, layer, frame, keyframe) => self.kept(engine, id, layer, frame, keyframe)?,
             Command::WantKeyframe(id, layer, reason) => self.want_keyframe(id, layer, reason),
+            Command::SetGopCache(id, layer, config) => self.set_gop_cache(id, layer, config),
+            Command::LostKept(id, layer) => {
+                self.lost_kept(id, layer);
+                self.want_keyframe(id, layer, KeyframeReason::Dropped);
+            }
             Command::SetMuted(id, muted) => {
                 engine.set_muted(id, muted);
                 self.set_muted(id, muted, false);
@@ -68,7 +74,7 @@ impl Driver {
         Ok(())
     }
 
-    fn frame<E: MediaEngine>(
+    pub(super) fn frame<E: MediaEngine>(
         &mut self,
         engine: &mut E,
         id: TrackId,
@@ -79,12 +85,17 @@ impl Driver {
         let Some(track) = self.tracks.get_mut(&id) else { return Ok(()) };
         let video = track.is_video();
         let now = Instant::now();
+        let live = track.is_live();
         let Some((layer, shared)) = track.layer_mut(index) else { return Ok(()) };
         let bytes = frame.data.len();
         shared.handed_over(bytes);
-        if let Some(reason) = shared.paused() {
+        let paused = shared.paused();
+        if let Some(reason) = paused.filter(|_| live) {
             // Was on its way when the layer was paused.
             shared.counters.retract(bytes, reason);
+        }
+        if !live || paused.is_some() {
+            track.keep(index, frame, keyframe);
             return Ok(());
         }
         // A keyframe always passes: dropping it would only make us ask for the next one.
@@ -93,31 +104,26 @@ impl Driver {
             if dropping || engine.queue_age(id, index) > MAX_QUEUE_AGE {
                 shared.need_keyframe.store(true, Ordering::Release);
                 shared.counters.retract(bytes, DropReason::QueueFull);
+                layer.keyframes.lost();
                 if !dropping {
                     self.want_keyframe(id, index, KeyframeReason::Dropped);
                 }
                 return Ok(());
             }
         }
-        match keyframe {
-            true => layer.gate.keyframe(now),
-            false => layer.gate.frame(),
-        }
         layer.first_frame.get_or_insert_with(|| self.started.elapsed());
+        let frame = frame.later(TIMELINE_LEAD);
+        let (frame, too_long) = match video {
+            true => layer.keyframes.pass(frame, keyframe, now),
+            false => (frame, None),
+        };
         if video {
             track.activity.frame(index, now);
         }
-        let media_time = frame.media_time.saturating_add(TIMELINE_LEAD);
-        engine.write(id, index, &Frame { media_time, ..frame })
-    }
-
-    /// Somebody wants a keyframe of a layer.
-    pub(super) fn want_keyframe(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
-        let video = self.tracks.get_mut(&id).filter(|t| t.is_video());
-        let Some((layer, _)) = video.and_then(|t| t.layer_mut(index)) else { return };
-        let forward = layer.gate.request(Instant::now());
-        layer.keyframe_requests += u64::from(forward);
-        self.emit(Event::KeyframeRequest { track: id, layer: index, reason, forward });
+        if let Some(bound) = too_long {
+            self.emit(Event::GopTooLong { track: id, layer: index, bound });
+        }
+        engine.write(id, index, &frame)
     }
 
     /// The server wants a keyframe of a layer.
@@ -149,19 +155,7 @@ impl Driver {
         for id in quiet {
             self.follow_activity(id);
         }
-        for (id, track) in &mut self.tracks {
-            for (index, layer) in track.layers.iter_mut().enumerate() {
-                if layer.gate.poll(now) {
-                    layer.keyframe_requests += 1;
-                    self.observer.event(Event::KeyframeRequest {
-                        track: *id,
-                        layer: index,
-                        reason: KeyframeReason::Repeat,
-                        forward: true,
-                    });
-                }
-            }
-        }
+        self.poll_keyframes(now);
     }
 
     /// Frames of the track go out from now on.

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::activity::{Activity, Idle};
+use super::keyframes::Keyframes;
 use crate::config::TrackConfig;
 use crate::engine::EngineTrackStats;
 use crate::event::{Event, Target, TargetReason, TrackId};
 use crate::frame::{DropReason, Frame};
-use crate::keyframe::KeyframeGate;
 use crate::session::{LayerShared, TrackShared};
 use crate::stats::TrackStats;
 
@@ -30,9 +30,8 @@ pub(super) struct TrackState {
 
 /// One encoding of a track's picture.
 pub(super) struct LayerState {
-    pub(super) gate: KeyframeGate,
+    pub(super) keyframes: Keyframes,
     pub(super) engine_stats: EngineTrackStats,
-    pub(super) keyframe_requests: u64,
     /// From the session's start to the first frame handed to the engine.
     pub(super) first_frame: Option<Duration>,
     /// The first keyframe, to be sent ahead of the stream.
@@ -54,9 +53,8 @@ impl TrackState {
         keyframe_min_interval: Duration,
     ) -> Self {
         let layer = || LayerState {
-            gate: KeyframeGate::new(keyframe_min_interval),
+            keyframes: Keyframes::new(config.codec, keyframe_min_interval),
             engine_stats: EngineTrackStats::default(),
-            keyframe_requests: 0,
             first_frame: None,
             prime: None,
         };
@@ -81,25 +79,26 @@ impl TrackState {
 
     /// Pauses and resumes layers as the activity says. Gives those that it changed, each with what its encoder
     /// is to be told.
-    pub(super) fn follow_activity(
-        &mut self,
-        now: Instant,
-        keyframe_min_interval: Duration,
-    ) -> Vec<(usize, Target)> {
+    pub(super) fn follow_activity(&mut self, now: Instant) -> Vec<(usize, Target)> {
         let video = self.is_video();
         let mut changed = Vec::new();
         for (index, idle) in self.activity.changes(now) {
             let config = self.config.layers.get(index).cloned().unwrap_or_default();
             let Some((layer, shared)) = self.layer_mut(index) else { continue };
-            // What an encoder makes for nobody is lost, so what follows must not refer to it.
-            shared.need_keyframe.store(video, Ordering::Release);
+            if idle == Some(Idle::Muted) {
+                // What is not to be seen must not be seen later either.
+                layer.keyframes.lost();
+            }
+            // What an encoder makes for nobody is lost unless it is kept, so what follows must not refer to it.
+            let wanted = video && !layer.keyframes.can_resume();
+            shared.need_keyframe.store(wanted, Ordering::Release);
             shared.keyframe_wanted.store(false, Ordering::Release);
             shared.set_paused(idle.map(|idle| match idle {
                 Idle::Unwatched => DropReason::Unwatched,
                 Idle::Muted => DropReason::Muted,
             }));
             // A request that was open will not be answered, and is for nobody.
-            layer.gate = KeyframeGate::new(keyframe_min_interval);
+            layer.keyframes.forget_requests();
             let target = match idle {
                 Some(idle) => Target {
                     bitrate: config.min_bitrate,
@@ -123,23 +122,24 @@ impl TrackState {
         changed
     }
 
-    /// Frames go out from now on; a keyframe first.
+    /// Frames go out from now on; a keyframe first, unless one is kept.
     pub(super) fn go_live(&self) {
-        for layer in &self.shared.layers {
-            layer.need_keyframe.store(self.is_video(), Ordering::Release);
+        for (layer, shared) in self.layers.iter().zip(&self.shared.layers) {
+            let wanted = self.is_video() && !layer.keyframes.can_resume();
+            shared.need_keyframe.store(wanted, Ordering::Release);
         }
         self.shared.live.store(true, Ordering::Release);
     }
 
     /// The connection is gone. Returns the id that the server had given the track.
-    pub(super) fn go_down(&mut self, keyframe_min_interval: Duration) -> Option<String> {
+    pub(super) fn go_down(&mut self) -> Option<String> {
         self.shared.live.store(false, Ordering::Release);
         self.primed = None;
         for layer in &self.shared.layers {
             layer.keyframe_wanted.store(false, Ordering::Release);
         }
         for layer in &mut self.layers {
-            layer.gate = KeyframeGate::new(keyframe_min_interval);
+            layer.keyframes.forget_requests();
         }
         self.sid.take()
     }
@@ -151,9 +151,9 @@ impl TrackState {
 
     /// When a timer of the track is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        let gates = self.layers.iter().filter_map(|layer| layer.gate.poll_at());
+        let keyframes = self.layers.iter().filter_map(|layer| layer.keyframes.due());
         let activity = self.activity.poll_at();
-        gates.chain(activity).chain(self.primed.as_ref().map(|primed| primed.until)).min()
+        keyframes.chain(activity).chain(self.primed.as_ref().map(|primed| primed.until)).min()
     }
 
     /// A snapshot for each layer, without what the writers count.
@@ -170,7 +170,7 @@ impl TrackState {
                 nack: engine.nack,
                 loss: engine.loss,
                 queued_bytes: engine.queued_bytes,
-                keyframe_requests: layer.keyframe_requests,
+                keyframes: layer.keyframes.stats(),
                 time_to_first_frame: layer.first_frame,
                 ..TrackStats::default()
             }

@@ -20,7 +20,7 @@ use super::session::Leaving;
 use super::settings::PadSettings;
 use super::timeline::Progress;
 use super::watch::Silence;
-use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs};
+use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs, keyframes};
 
 #[derive(Default)]
 pub struct Leaf {
@@ -77,11 +77,6 @@ impl Leaf {
             Some((sink.downgrade(), pad.downgrade()));
     }
 
-    /// A keyframe request goes upstream.
-    pub(crate) fn keyframe_requested(&self, now: Instant) {
-        self.stream().checks.keyframe_requested(now);
-    }
-
     /// An upstream force-key-unit event, as GStreamer's video library makes it: as soon as possible, with
     /// parameter sets.
     pub(crate) fn keyframe_event(&self) -> gst::Event {
@@ -131,6 +126,7 @@ impl Leaf {
         let Some(config) = config else { return };
         let hold = !self.live.load(Ordering::Acquire);
         if let Some(track) = sink.imp().publish(&pad, config, old, hold) {
+            keyframes::apply_gop_cache(&pad, &track.1, 0);
             let mut stream = self.stream();
             stream.primed = false;
             stream.progress = Progress::default();
@@ -141,6 +137,14 @@ impl Leaf {
     /// Whether what comes is live, as far as is known.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
+    }
+
+    /// The pad's settings of the GOP cache, or who is upstream, changed.
+    pub(crate) fn apply_gop_cache(&self) {
+        let track = self.stream().track.clone();
+        if let (Some(pad), Some((_, track))) = (self.pad(), track) {
+            keyframes::apply_gop_cache(&pad, &track, 0);
+        }
     }
 
     /// Live input is never held back, and nobody waits for it.
@@ -247,6 +251,14 @@ impl Leaf {
 
     pub(crate) fn silence(&self) -> MutexGuard<'_, Silence> {
         self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A warning about more than one frame, given once a stream.
+    pub(crate) fn warn_once(&self, warning: &Warning) {
+        let new = self.stream().checks.first_time(warning);
+        if new {
+            self.warn(warning);
+        }
     }
 
     pub(crate) fn warn(&self, warning: &Warning) {
@@ -398,6 +410,8 @@ impl BaseSinkImpl for Leaf {
         // A parser's first caps may lack the size; with its first frame it knows.
         if renew && (row.codec == Codec::Opus || structure.has_field("width")) {
             self.publish();
+        } else {
+            self.apply_gop_cache();
         }
         Ok(())
     }
@@ -479,7 +493,6 @@ impl BaseSinkImpl for Leaf {
             gst::element_imp_error!(self, gst::ResourceError::Read, ("Cannot read a buffer's memory"));
             gst::FlowError::Error
         })?;
-        let now = Instant::now();
         let (segment, codec, track) = {
             let stream = self.stream();
             let codec = stream.config.as_ref().map(|config| config.codec).filter(|codec| codec.is_video());
@@ -496,7 +509,7 @@ impl BaseSinkImpl for Leaf {
         let (warnings, early) = {
             let mut stream = self.stream();
             stream.early += u64::from(running_time.is_none());
-            (stream.checks.frame(now, &seen), stream.early)
+            (stream.checks.frame(&seen), stream.early)
         };
         match (running_time, track) {
             (Some(running_time), Some(track)) => {
@@ -520,7 +533,7 @@ impl BaseSinkImpl for Leaf {
             self.warn(warning);
         }
         if let (Some(sink), Some(pad)) = (self.sink(), self.pad()) {
-            sink.imp().look_again(&pad, now);
+            sink.imp().look_again(&pad, Instant::now());
         }
         Ok(gst::FlowSuccess::Ok)
     }
