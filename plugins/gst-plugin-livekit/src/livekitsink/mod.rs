@@ -46,6 +46,7 @@ use gst::prelude::*;
 
 mod chain;
 mod checks;
+mod clockmap;
 mod codecs;
 mod credentials;
 mod data;
