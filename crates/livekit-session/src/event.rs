@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::data::ReceivedData;
 use crate::error::{Error, PublishError};
+use crate::gop_cache::GopTooLong;
 
 /// Identifies a track within its session; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,8 +195,36 @@ pub enum Event {
         /// Who asks.
         reason: KeyframeReason,
         /// Whether the encoder is to be asked now. False = folded into a request that is still
-        /// unanswered or too recent.
+        /// unanswered or too recent; of those only the first after a forwarded one is told.
         forward: bool,
+    },
+    /// The encoder of a layer leaves keyframe requests unanswered. Told once a track.
+    KeyframesIgnored {
+        /// The track.
+        track: TrackId,
+        /// Which of its layers, from 0.
+        layer: usize,
+    },
+    /// A request was answered by sending the current group of pictures again.
+    GopReplayed {
+        /// The track.
+        track: TrackId,
+        /// Which of its layers, from 0.
+        layer: usize,
+        /// How many frames.
+        frames: usize,
+        /// How long live frames wait behind them at most, as far as the network is known.
+        takes: Duration,
+    },
+    /// A group of pictures does not fit into the cache: who begins to watch may have to wait for the next
+    /// keyframe. Told once a track.
+    GopTooLong {
+        /// The track.
+        track: TrackId,
+        /// Which of its layers, from 0.
+        layer: usize,
+        /// Which bound it does not fit into.
+        bound: GopTooLong,
     },
     /// What the encoder of a layer should make changed.
     Target {

@@ -32,6 +32,13 @@ impl Frame {
     }
 }
 
+impl Frame {
+    /// The same frame, later on the timeline.
+    pub(crate) fn later(self, by: Duration) -> Self {
+        Self { media_time: self.media_time.saturating_add(by), ..self }
+    }
+}
+
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame")

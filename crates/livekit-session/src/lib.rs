@@ -38,13 +38,13 @@
 pub mod backoff;
 pub mod bitstream;
 mod config;
-mod congestion;
 mod data;
 mod driver;
 mod engine;
 mod error;
 mod event;
 mod frame;
+mod gop_cache;
 pub mod keyframe;
 mod runtime;
 mod session;
@@ -62,5 +62,7 @@ pub use event::{
     Target, TargetReason, TrackId,
 };
 pub use frame::{DropReason, Frame, MAX_FRAME_BYTES, Outcome};
+pub use gop_cache::{GopCacheConfig, GopCacheMode, GopTooLong};
+pub use keyframe::KeyframeStats;
 pub use session::{Session, Track};
 pub use stats::{SessionStats, TrackStats};

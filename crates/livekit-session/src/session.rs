@@ -16,6 +16,7 @@ use crate::engine::webrtc::WebRtcEngine;
 use crate::error::Error;
 use crate::event::{ConnectionState, KeyframeReason, Observer, TrackId};
 use crate::frame::{DropReason, Frame, MAX_FRAME_BYTES, Outcome};
+use crate::gop_cache::GopCacheConfig;
 use crate::stats::{SessionStats, TrackCounters, TrackStats};
 
 /// Frames on their way from [`Track::write`] to the transport may hold this much; beyond it the network
@@ -26,6 +27,8 @@ const MAX_HANDOVER_FRAMES: usize = 256;
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_PRIME_HOLD: Duration = Duration::from_secs(60);
 const MAX_KEYFRAME_INTERVAL: Duration = Duration::from_secs(3600);
+const MAX_GOP_CACHE_TIME: Duration = Duration::from_secs(60);
+const MAX_GOP_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 /// A participant in a room. Joins in the background as soon as it is made, comes back by itself when the
 /// connection is lost, and leaves when it is dropped.
@@ -61,12 +64,17 @@ pub(crate) enum Command {
     CloseTrack(TrackId),
     /// A frame of a layer, and whether decoding can start at it.
     Frame(TrackId, usize, Frame, bool),
+    /// The same of one that is not sent, but may be of use later.
+    Keep(TrackId, usize, Frame, bool),
     Prime(TrackId, usize, Frame),
     WantKeyframe(TrackId, usize, KeyframeReason),
     SetMuted(TrackId, bool),
     /// Something is in the data queue.
     Data,
     Describe(Description),
+    /// A frame that was to be kept is missing.
+    LostKept(TrackId, usize),
+    SetGopCache(TrackId, usize, GopCacheConfig),
     Leave,
 }
 
@@ -91,6 +99,8 @@ pub(crate) struct LayerShared {
     pub(crate) keyframe_wanted: AtomicBool,
     /// See [`Self::paused`]: one more than the reason's place in [`DropReason::ALL`]; 0 = not paused.
     pause: AtomicU8,
+    /// Frames are wanted outside the room too, to begin with them.
+    pub(crate) keep: AtomicBool,
     pub(crate) handover_frames: AtomicUsize,
     pub(crate) handover_bytes: AtomicUsize,
 }
@@ -122,6 +132,18 @@ impl LayerShared {
         let at = reason.and_then(|reason| DropReason::ALL.iter().position(|r| *r == reason));
         let code = at.map_or(0, |at| u8::try_from(at + 1).unwrap_or_default());
         self.pause.store(code, Ordering::Release);
+    }
+
+    /// A frame of `bytes` is given to the driver.
+    fn handing_over(&self, bytes: usize) {
+        self.handover_frames.fetch_add(1, Ordering::AcqRel);
+        self.handover_bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Whether another frame of `bytes` is too much for the hand-over.
+    fn is_full(&self, bytes: usize) -> bool {
+        self.handover_frames.load(Ordering::Acquire) >= MAX_HANDOVER_FRAMES
+            || self.handover_bytes.load(Ordering::Acquire) + bytes > MAX_HANDOVER_BYTES
     }
 
     /// The driver took a frame of `bytes` out of the hand-over.
@@ -321,6 +343,20 @@ impl Track {
         let _ = self.commands.send(Command::SetMuted(self.id, muted));
     }
 
+    /// How requests for a keyframe of a layer are answered when its source can't be asked; can be changed at any
+    /// time. Memory beyond 64 MB and times beyond a minute are not used.
+    pub fn set_gop_cache(&self, layer: usize, config: GopCacheConfig) {
+        if !self.codec.is_video() {
+            return;
+        }
+        let config = GopCacheConfig {
+            max_duration: config.max_duration.min(MAX_GOP_CACHE_TIME),
+            max_bytes: config.max_bytes.min(MAX_GOP_CACHE_BYTES),
+            ..config
+        };
+        let _ = self.commands.send(Command::SetGopCache(self.id, layer, config));
+    }
+
     /// The counters of the first layer that need no network: frames sent and dropped.
     pub fn stats(&self) -> TrackStats {
         let mut stats = TrackStats { track: Some(self.id), ..TrackStats::default() };
@@ -348,9 +384,13 @@ impl Track {
         }
         if !self.track.live.load(Ordering::Acquire) {
             self.track.missed_start.store(true, Ordering::Release);
+            self.keep(index, layer, frame, keyframe);
             return Outcome::Dropped(DropReason::NotConnected);
         }
         if let Some(reason) = layer.paused() {
+            if reason != DropReason::Muted {
+                self.keep(index, layer, frame, keyframe);
+            }
             return Outcome::Dropped(reason);
         }
         if layer.need_keyframe.load(Ordering::Acquire) && !keyframe {
@@ -358,19 +398,32 @@ impl Track {
             return Outcome::Dropped(DropReason::WaitingForKeyframe);
         }
         let queued = layer.handover_frames.load(Ordering::Acquire);
-        if queued >= MAX_HANDOVER_FRAMES
-            || layer.handover_bytes.load(Ordering::Acquire) + bytes > MAX_HANDOVER_BYTES
-        {
+        if layer.is_full(bytes) {
             return self.lost(index, layer, DropReason::QueueFull);
         }
         layer.need_keyframe.store(false, Ordering::Release);
         layer.keyframe_wanted.store(false, Ordering::Release);
-        layer.handover_frames.fetch_add(1, Ordering::AcqRel);
-        layer.handover_bytes.fetch_add(bytes, Ordering::AcqRel);
+        layer.handing_over(bytes);
         if self.commands.send(Command::Frame(self.id, index, frame, keyframe)).is_err() {
             return Outcome::Dropped(DropReason::Closed);
         }
         if queued == 0 { Outcome::Sent } else { Outcome::Queued }
+    }
+
+    /// A frame that is not sent may be of use when others are.
+    fn keep(&self, index: usize, layer: &LayerShared, frame: Frame, keyframe: bool) {
+        if !layer.keep.load(Ordering::Acquire) {
+            return;
+        }
+        if layer.is_full(frame.data.len()) {
+            if !layer.need_keyframe.swap(true, Ordering::AcqRel) {
+                let _ = self.commands.send(Command::LostKept(self.id, index));
+            }
+        } else if keyframe || !layer.need_keyframe.load(Ordering::Acquire) {
+            layer.need_keyframe.store(false, Ordering::Release);
+            layer.handing_over(frame.data.len());
+            let _ = self.commands.send(Command::Keep(self.id, index, frame, keyframe));
+        }
     }
 
     /// A frame that others refer to is missing now.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::data::DataStats;
 use crate::event::{ConnectionState, TrackId};
 use crate::frame::{DropReason, Outcome};
+use crate::keyframe::KeyframeStats;
 
 /// A snapshot of a session.
 #[derive(Clone, Debug, Default)]
@@ -64,8 +65,8 @@ pub struct TrackStats {
     pub fir: u64,
     /// Negative acknowledgements received.
     pub nack: u64,
-    /// Keyframe requests passed on to the encoder.
-    pub keyframe_requests: u64,
+    /// Keyframe requests, and what became of them.
+    pub keyframes: KeyframeStats,
     /// Share of packets lost between us and the server, 0..1, from its last receiver report.
     pub loss: Option<f32>,
     /// Payload bytes waiting to be sent.
@@ -109,15 +110,11 @@ impl TrackCounters {
         }
     }
 
-    /// Frames, some of them keyframes, that were counted as sent did not go out after all.
-    pub(crate) fn retract(&self, frames: u64, keyframes: u64, bytes: u64, reason: DropReason) {
-        self.frames.fetch_sub(frames, Relaxed);
-        self.keyframes.fetch_sub(keyframes, Relaxed);
-        self.bytes.fetch_sub(bytes, Relaxed);
-        let slot = DropReason::ALL.iter().position(|r| *r == reason);
-        if let Some(counter) = slot.and_then(|i| self.dropped.get(i)) {
-            counter.fetch_add(frames, Relaxed);
-        }
+    /// A frame that was counted as sent did not go out after all.
+    pub(crate) fn retract(&self, bytes: usize, reason: DropReason) {
+        self.frames.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Relaxed);
+        self.count(Outcome::Dropped(reason), bytes, false);
     }
 
     pub(crate) fn fill(&self, stats: &mut TrackStats) {

@@ -52,9 +52,13 @@ fn the_tables_list_exactly_the_properties_and_signals() {
 fn defaults_in_the_table_are_those_of_the_element() {
     init();
     let sink = gst::ElementFactory::make("livekitsink").build().unwrap();
-    for (name, expected) in
-        [("connect-timeout", "10000000000"), ("reconnect-attempts", "-1"), ("sync", "true")]
-    {
+    for (name, expected) in [
+        ("connect-timeout", "10000000000"),
+        ("reconnect-attempts", "-1"),
+        ("sync", "true"),
+        ("keyframe-min-interval", "500000000"),
+        ("gop-cache-time", "2000000000"),
+    ] {
         let line = README.lines().find(|line| line.starts_with(&format!("| `{name}`"))).unwrap();
         assert_eq!(line.split('|').nth(3).unwrap().trim(), expected, "{name}");
         let value = sink.property_value(name).transform::<String>().unwrap().get::<String>().unwrap();

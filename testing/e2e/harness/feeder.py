@@ -13,10 +13,11 @@ from .stamp import Painter  # noqa: E402
 
 
 class Feeder:
-    def __init__(self, appsrc, width=640, height=360, fps=30, frames=0, live=True, start=0, noise=0, on_done=None, **_):
+    def __init__(self, appsrc, width=640, height=360, fps=30, frames=0, live=True, start=0, on_done=None, **_):
         """frames=0: until stopped."""
         self.appsrc, self.fps, self.frames, self.live, self.number = appsrc, fps, frames, live, start
-        self.painter = Painter(width, height, noise)
+        self._rate = fps
+        self.painter = Painter(width, height)
         self.on_done = on_done
         self._stop, self._go = threading.Event(), threading.Event()
         caps = f"video/x-raw,format=I420,width={width},height={height},framerate={fps}/1"
@@ -39,6 +40,10 @@ class Feeder:
         """A live source makes pictures only while PLAYING, as a camera does."""
         self._go.set()
 
+    def set_rate(self, fps):
+        """From now on so many pictures a second (live only); the caps go on saying what they said."""
+        self._rate = fps
+
     def stop(self):
         self._stop.set()
         self._go.set()
@@ -51,10 +56,12 @@ class Feeder:
     def _run(self):
         if self.live:
             self._go.wait()
-        begin, count = time.monotonic(), 0
+        begin, count, rate, since = time.monotonic(), 0, self.fps, 0
         while not self._stop.is_set():
             if self.live:
-                pause = begin + count / self.fps - time.monotonic()
+                if rate != self._rate:
+                    begin, rate, since = time.monotonic(), self._rate, count
+                pause = begin + (count - since) / rate - time.monotonic()
                 if pause > 0 and self._stop.wait(pause):
                     return
             buffer = Gst.Buffer.new_wrapped(self.painter.frame(self.number).tobytes())

@@ -75,6 +75,7 @@ class AudioFeed:
     loud_samples: int = 0
     rate: int = 0
     channels: int = 0
+    peaks: list = field(default_factory=list)  # loudest sample of each channel
     ended: bool = False
 
 
@@ -89,9 +90,11 @@ class Packet:
 class Subscriber:
     """Synchronous face of an SDK room that lives on an event loop in a thread of its own."""
 
-    def __init__(self, server, room, identity="viewer", url=None, token=None, wait=True, connect_timeout=20):
+    def __init__(self, server, room, identity="viewer", url=None, token=None, wait=True, connect_timeout=20, channels=1):
+        """`channels`: of the sound that is asked of the SDK."""
         self.room_name, self.identity = room, identity
         self.url = url or server.url
+        self.channels = channels
         self.token = token or server.token(room, identity)
         self.video, self.audio = [], []
         self.events = []  # (monotonic time, name, detail)
@@ -191,7 +194,7 @@ class Subscriber:
             await stream.aclose()
 
     async def _listen(self, feed):
-        stream = rtc.AudioStream(feed.track)
+        stream = rtc.AudioStream(feed.track, num_channels=self.channels)
         try:
             async for event in stream:
                 frame = event.frame
@@ -199,6 +202,8 @@ class Subscriber:
                 feed.first_at = feed.first_at or time.monotonic()
                 feed.samples += frame.samples_per_channel
                 feed.rate, feed.channels = frame.sample_rate, frame.num_channels
+                peaks = np.abs(data.reshape(-1, frame.num_channels).astype(int)).max(axis=0, initial=0).tolist()
+                feed.peaks = [max(pair) for pair in zip(peaks, feed.peaks or peaks)]
                 if data.size and np.abs(data).max() > 300:
                     feed.first_sound_at = feed.first_sound_at or time.monotonic()
                     feed.loud_samples += frame.samples_per_channel

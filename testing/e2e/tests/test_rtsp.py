@@ -44,16 +44,25 @@ def test_camera_that_answers_key_requests(stage, camera, protocols):
     # The GOP is 20 s: only a request explains a picture this early.
     assert feed.arrivals[0].at - late.started < 4, feed.arrivals[0]
     assert server.log().count('"key-unit"') > asked, server.tail()
-    assert not feed.report()["missing"], feed.report()
+    assert_live(late, feed)
+
+
+def assert_live(viewer, feed):
+    """Nothing is missing from the live edge on. (Of what is sent again before it, the SDK's own short queue shows a part.)"""
+    edge = max(feed.numbers())
+    viewer.wait_number(feed, edge + 15)
+    assert not feed.report(first=edge)["missing"], feed.report(first=edge)
 
 
 def test_camera_that_can_not_be_asked(stage, camera):
-    server, url = camera("avp", 3)
+    """With a key frame every 2 s a viewer would wait 1 s on average; the GOP cache makes that a moment."""
+    server, url = camera("avp", 2)
     publisher = from_rtsp(stage, url, "tcp")
     publisher.wait_published()
+    stage.view("first").wait_video(frames=45)
     late = stage.view("late")
-    # Shown at the camera's own next key frame, at most 3 s away.
     feed = late.wait_video(frames=20, timeout=12)
     assert '"key-unit"' not in server.log()
-    assert not feed.report()["missing"], feed.report()
+    assert publisher.messages("livekit-gop-replayed")
+    assert_live(late, feed)
     assert not publisher.select("error")

@@ -53,7 +53,7 @@ def test_parameter_sets_missing(stage, media):
 
 def test_encoder_that_ignores_key_requests(stage, media):
     """A file can't answer; with a GOP of 20 s whoever joins waits long."""
-    publisher = run_file(stage, media.long_gop_mp4(), "! qtdemux")
+    publisher = run_file(stage, media.long_gop_mp4(), "! qtdemux", "gop-cache=off")
     publisher.wait_published()
     stage.view("one")
     once(publisher, "keyframe request", timeout=12)

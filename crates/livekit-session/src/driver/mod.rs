@@ -3,8 +3,8 @@
 //! The task that owns a session: joins, publishes, passes frames and events, comes back after a loss.
 
 mod activity;
-mod congestion;
 mod data;
+mod keyframes;
 mod room;
 mod track;
 
@@ -27,7 +27,6 @@ use crate::event::{ConnectionState, Event, KeyframeReason, Observer, TrackId};
 use crate::frame::Frame;
 use crate::session::{Command, Shared, TrackShared};
 use crate::signal::token;
-use congestion::Congestion;
 use track::TrackState;
 
 /// How long leaving may take in all, draining included.
@@ -41,11 +40,10 @@ const LINGER: Duration = Duration::from_millis(300);
 const STABLE: Duration = Duration::from_secs(5);
 /// How long a lost connection may take to be closed.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Frames of a track that wait to be sent may be this old; then the rest of the group of pictures is dropped.
+const MAX_QUEUE_AGE: Duration = Duration::from_secs(1);
 /// From losing the room to the first attempt to come back, at least; twice that at most.
 const RETURN_DELAY: Duration = Duration::from_millis(50);
-/// The first request for a keyframe says that the server has a subscriber; that one still has to agree on the
-/// transport, and drops what comes before it has.
-const SUBSCRIBER_SETUP: Duration = Duration::from_millis(250);
 /// Added to all media times, so that a frame can be sent ahead of the stream's first.
 const TIMELINE_LEAD: Duration = Duration::from_secs(1);
 /// The observer hears of an estimate that differs from the last by more than this part of it.
@@ -74,8 +72,8 @@ pub(crate) async fn run<E: MediaEngine + 'static>(
         participants: 0,
         up_since: None,
         closing: Vec::new(),
-        congestion: Congestion::default(),
         data_sent: false,
+        replays: Vec::new(),
         token_request: Arc::default(),
     };
     // Also if an observer panics.
@@ -109,9 +107,10 @@ struct Driver {
     up_since: Option<Instant>,
     /// Closed tracks whose last frames are still on their way to the viewers.
     closing: Vec<(TrackId, Instant)>,
-    congestion: Congestion,
     /// Data went out in this stay.
     data_sent: bool,
+    /// Layers whose current group of pictures is wanted again.
+    replays: Vec<(TrackId, usize)>,
     /// The request for a token that is under way; one at a time, however long it takes.
     token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
 }
@@ -216,12 +215,16 @@ impl Driver {
                 self.tracks.remove(&id);
                 self.publish_stats();
             }
-            Command::Frame(id, layer, frame, _) => {
-                // Was on its way when the connection went.
-                if let Some((_, layer)) = self.tracks.get_mut(&id).and_then(|t| t.layer_mut(layer)) {
+            Command::Frame(id, layer, frame, keyframe) | Command::Keep(id, layer, frame, keyframe) => {
+                let Some(track) = self.tracks.get_mut(&id) else { return };
+                if let Some((_, layer)) = track.layer_mut(layer) {
                     layer.handed_over(frame.data.len());
                 }
+                // Was on its way when the connection went, or is to be kept for when it is back.
+                track.keep(layer, frame, keyframe);
             }
+            Command::LostKept(id, layer) => self.lost_kept(id, layer),
+            Command::SetGopCache(id, layer, config) => self.set_gop_cache(id, layer, config),
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
             Command::SetMuted(id, muted) => self.set_muted(id, muted, false),
             Command::Describe(description) => {
@@ -251,10 +254,9 @@ impl Driver {
     /// Acts on a change of who needs the frames of a track.
     fn follow_activity(&mut self, id: TrackId) {
         let now = Instant::now();
-        let interval = self.config.keyframe_min_interval;
         let Some(track) = self.tracks.get_mut(&id) else { return };
         let live = track.is_live();
-        for (layer, target) in track.follow_activity(now, interval) {
+        for (layer, target) in track.follow_activity(now) {
             self.emit(Event::Target { track: id, layer, target });
             // After the target: an encoder that was put to sleep is awake by now.
             if target.active && live {
@@ -264,8 +266,7 @@ impl Driver {
     }
 
     fn add_track(&mut self, id: TrackId, config: TrackConfig, shared: Arc<TrackShared>) {
-        let track =
-            TrackState::new(config, shared, self.config.keyframe_min_interval, self.config.max_queue_time);
+        let track = TrackState::new(config, shared, self.config.keyframe_min_interval);
         self.tracks.insert(id, track);
         // It may be muted from the start.
         self.follow_activity(id);
@@ -276,7 +277,7 @@ impl Driver {
     fn tracks_down(&mut self) {
         self.shared.data.lock().set_open(false);
         for (id, track) in &mut self.tracks {
-            if let Some(sid) = track.go_down(self.config.keyframe_min_interval) {
+            if let Some(sid) = track.go_down() {
                 self.observer.event(Event::Unpublished { track: *id, sid });
             }
         }
@@ -318,7 +319,7 @@ impl Driver {
         self.joined_once = true;
         self.participants = 0;
         self.closing.clear();
-        self.congestion = Congestion::default();
+        self.replays.clear();
         self.data_sent = false;
         let data = self.wants_data();
         if self.tracks.is_empty() && !data {

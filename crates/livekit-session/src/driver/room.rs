@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
 use super::track::{Primed, TrackState};
-use super::{DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, SUBSCRIBER_SETUP, TIMELINE_LEAD, until};
+use super::{DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, MAX_QUEUE_AGE, TIMELINE_LEAD, until};
 use crate::engine::{EngineEvent, MediaEngine};
 use crate::error::Error;
 use crate::event::{Event, KeyframeReason, TrackId};
-use crate::frame::Frame;
+use crate::frame::{DropReason, Frame};
+use crate::keyframe::SUBSCRIBER_SETUP;
 use crate::session::Command;
 
 impl Driver {
@@ -20,8 +21,7 @@ impl Driver {
     pub(super) async fn in_room<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
         loop {
             let closing = self.closing.iter().map(|(_, at)| *at);
-            let timer =
-                self.tracks.values().filter_map(TrackState::due).chain(closing).chain(self.feed_at()).min();
+            let timer = self.tracks.values().filter_map(TrackState::due).chain(closing).min();
             // Not biased: a flood of frames must not keep the network waiting.
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -29,8 +29,9 @@ impl Driver {
                     Some(command) => self.command(engine, command)?,
                 },
                 event = engine.next() => self.on_engine_event(engine, event?)?,
-                () = until(timer) => self.on_timer(engine)?,
+                () = until(timer) => self.on_timer(engine),
             }
+            self.send_replays(engine)?;
         }
     }
 
@@ -41,8 +42,6 @@ impl Driver {
                 self.add_track(id, config, shared);
             }
             Command::CloseTrack(id) => {
-                self.flush(engine, id)?;
-                self.congestion.forget(id);
                 let sent = self.tracks.remove(&id).is_some_and(|t| t.has_sent());
                 match sent {
                     true => self.closing.push((id, Instant::now() + LINGER)),
@@ -52,7 +51,13 @@ impl Driver {
             }
             Command::Frame(id, layer, frame, keyframe) => self.frame(engine, id, layer, frame, keyframe)?,
             Command::Prime(id, layer, frame) => self.keep_prime(id, layer, frame),
+            Command::Keep(id, layer, frame, keyframe) => self.kept(engine, id, layer, frame, keyframe)?,
             Command::WantKeyframe(id, layer, reason) => self.want_keyframe(id, layer, reason),
+            Command::SetGopCache(id, layer, config) => self.set_gop_cache(id, layer, config),
+            Command::LostKept(id, layer) => {
+                self.lost_kept(id, layer);
+                self.want_keyframe(id, layer, KeyframeReason::Dropped);
+            }
             Command::SetMuted(id, muted) => {
                 engine.set_muted(id, muted);
                 self.set_muted(id, muted, false);
@@ -69,7 +74,7 @@ impl Driver {
         Ok(())
     }
 
-    fn frame<E: MediaEngine>(
+    pub(super) fn frame<E: MediaEngine>(
         &mut self,
         engine: &mut E,
         id: TrackId,
@@ -80,32 +85,45 @@ impl Driver {
         let Some(track) = self.tracks.get_mut(&id) else { return Ok(()) };
         let video = track.is_video();
         let now = Instant::now();
+        let live = track.is_live();
         let Some((layer, shared)) = track.layer_mut(index) else { return Ok(()) };
         let bytes = frame.data.len();
         shared.handed_over(bytes);
-        if let Some(reason) = shared.paused() {
+        let paused = shared.paused();
+        if let Some(reason) = paused.filter(|_| live) {
             // Was on its way when the layer was paused.
-            shared.counters.retract(1, u64::from(keyframe), bytes as u64, reason);
+            shared.counters.retract(bytes, reason);
+        }
+        if !live || paused.is_some() {
+            track.keep(index, frame, keyframe);
             return Ok(());
         }
-        match keyframe {
-            true => layer.gate.keyframe(now),
-            false => layer.gate.frame(),
+        // A keyframe always passes: dropping it would only make us ask for the next one.
+        if video && !keyframe {
+            let dropping = shared.need_keyframe.load(Ordering::Acquire);
+            if dropping || engine.queue_age(id, index) > MAX_QUEUE_AGE {
+                shared.need_keyframe.store(true, Ordering::Release);
+                shared.counters.retract(bytes, DropReason::QueueFull);
+                layer.keyframes.lost();
+                if !dropping {
+                    self.want_keyframe(id, index, KeyframeReason::Dropped);
+                }
+                return Ok(());
+            }
         }
         layer.first_frame.get_or_insert_with(|| self.started.elapsed());
+        let frame = frame.later(TIMELINE_LEAD);
+        let (frame, too_long) = match video {
+            true => layer.keyframes.pass(frame, keyframe, now),
+            false => (frame, None),
+        };
         if video {
             track.activity.frame(index, now);
         }
-        self.send(engine, id, index, Self::on_timeline(frame), keyframe)
-    }
-
-    /// Somebody wants a keyframe of a layer.
-    pub(super) fn want_keyframe(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
-        let video = self.tracks.get_mut(&id).filter(|t| t.is_video());
-        let Some((layer, _)) = video.and_then(|t| t.layer_mut(index)) else { return };
-        let forward = layer.gate.request(Instant::now());
-        layer.keyframe_requests += u64::from(forward);
-        self.emit(Event::KeyframeRequest { track: id, layer: index, reason, forward });
+        if let Some(bound) = too_long {
+            self.emit(Event::GopTooLong { track: id, layer: index, bound });
+        }
+        engine.write(id, index, &frame)
     }
 
     /// The server wants a keyframe of a layer.
@@ -120,11 +138,8 @@ impl Driver {
         }
     }
 
-    fn on_timer<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
+    fn on_timer<E: MediaEngine>(&mut self, engine: &mut E) {
         let now = Instant::now();
-        if self.feed_at().is_some_and(|at| now >= at) {
-            self.feed(engine)?;
-        }
         for (id, _) in self.closing.extract_if(.., |(_, at)| now >= *at) {
             engine.unpublish(id);
         }
@@ -140,20 +155,7 @@ impl Driver {
         for id in quiet {
             self.follow_activity(id);
         }
-        for (id, track) in &mut self.tracks {
-            for (index, layer) in track.layers.iter_mut().enumerate() {
-                if layer.gate.poll(now) {
-                    layer.keyframe_requests += 1;
-                    self.observer.event(Event::KeyframeRequest {
-                        track: *id,
-                        layer: index,
-                        reason: KeyframeReason::Repeat,
-                        forward: true,
-                    });
-                }
-            }
-        }
-        Ok(())
+        self.poll_keyframes(now);
     }
 
     /// Frames of the track go out from now on.
@@ -234,7 +236,6 @@ impl Driver {
                     None => self.keyframe_requested(track, layer, reason),
                 }
             }
-            EngineEvent::Network(sample) => self.on_network(engine, sample)?,
             EngineEvent::BandwidthEstimate(bitrate) => {
                 let changed =
                     self.told_estimate.is_none_or(|told| told.abs_diff(bitrate) > told / ESTIMATE_STEP);
@@ -296,9 +297,6 @@ impl Driver {
         let mut linger: Option<Instant> = None;
         loop {
             let now = Instant::now();
-            if self.feed(engine).is_err() {
-                return;
-            }
             if linger.is_none() && (self.is_drained(engine) || now >= deadline) {
                 linger = Some(now + LINGER);
             }

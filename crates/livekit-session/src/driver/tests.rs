@@ -3,7 +3,7 @@
 //! The driver's policy against an engine that follows a script.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 mod activity;
@@ -14,6 +14,7 @@ use crate::data::DataPacket;
 use crate::engine::EngineEvent;
 use crate::event::{ConnectionState, KeyframeReason, Participant, RoomInfo};
 use crate::frame::{DropReason, Frame, Outcome};
+use crate::keyframe::SUBSCRIBER_SETUP;
 use crate::session::Session;
 
 mod data;
@@ -26,8 +27,6 @@ struct Script {
     written: AtomicUsize,
     times: Mutex<Vec<Duration>>,
     left: AtomicUsize,
-    /// The engine takes no frames.
-    stuck: AtomicBool,
     data: Mutex<Vec<String>>,
     described: Mutex<Vec<Description>>,
     /// What the engine is to say next, and that there is something.
@@ -60,7 +59,7 @@ enum Join {
     Stay,
     /// Publishes, then fails like this after so many frames.
     LoseAfter(usize, Error),
-    /// Stays, and takes nothing while the script says so.
+    /// Stays, and sends nothing of what is written in time.
     Congested,
     /// Publishes, then panics at the first frame.
     Panic,
@@ -182,15 +181,9 @@ impl MediaEngine for FakeEngine {
         self.script.mutes.lock().unwrap_or_else(PoisonError::into_inner).push(muted);
     }
 
-    fn queued_bytes(&mut self) -> usize {
-        if self.script.stuck.load(Ordering::SeqCst) { 1_000_000_000 } else { 0 }
+    fn queue_age(&mut self, _track: TrackId, _layer: usize) -> Duration {
+        if matches!(self.how, Join::Congested) { MAX_QUEUE_AGE * 2 } else { Duration::ZERO }
     }
-
-    fn set_desired_bitrate(&mut self, _bitrate: u64) {}
-
-    fn reset_estimate(&mut self, _bitrate: u64) {}
-
-    fn drop_retransmissions(&mut self) {}
 
     fn is_drained(&mut self) -> bool {
         true
@@ -500,35 +493,140 @@ fn congestion_drops_up_to_the_next_keyframe() {
     let b = bench("congested", None, vec![Join::Congested]);
     let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
     b.wait_for("publication", published(1));
-    b.script.stuck.store(true, Ordering::SeqCst);
-    let begin = Instant::now();
-    for f in [idr(), delta(), delta()] {
+    for f in [idr(), delta()] {
         assert!(matches!(track.write(f), Outcome::Sent | Outcome::Queued));
     }
-    b.wait_for("drop", |_| track.stats().frames_dropped_total() == 2);
-    assert!(begin.elapsed() >= SessionConfig::new("", Credentials::Token("".into())).max_queue_time);
-    assert_eq!(b.script.written.load(Ordering::SeqCst), 0);
-    let asked = |e: &Event| matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Dropped, .. });
-    b.wait_for("request", |e| e.iter().any(asked));
-    let _ = track.write(delta());
-    b.wait_for("drop", |_| track.stats().frames_dropped_total() == 3);
-    b.script.stuck.store(false, Ordering::SeqCst);
+    b.wait_for("drop", |_| track.stats().frames_dropped_total() == 1);
+    assert_eq!(track.write(delta()), Outcome::Dropped(DropReason::WaitingForKeyframe));
     assert!(matches!(track.write(idr()), Outcome::Sent | Outcome::Queued));
     b.wait_for("keyframe", |_| b.script.written.load(Ordering::SeqCst) == 2);
-    let slot = DropReason::ALL.iter().position(|r| *r == DropReason::QueueFull).unwrap();
-    assert_eq!(track.stats().frames_dropped[slot], 3);
-    assert_eq!((track.stats().frames_sent, track.stats().keyframes_sent), (2, 2));
+    let asked = |e: &Event| matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Dropped, .. });
+    assert_eq!(b.count(asked), 1);
+}
+
+fn times(b: &Bench) -> Vec<Duration> {
+    b.script.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn replays(b: &Bench) -> Vec<usize> {
+    let events = b.events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let frames = events.iter().filter_map(|e| match e {
+        Event::GopReplayed { frames, .. } => Some(*frames),
+        _ => None,
+    });
+    frames.collect()
+}
+
+fn gop_cache(mode: crate::GopCacheMode) -> crate::GopCacheConfig {
+    crate::GopCacheConfig { mode, ..Default::default() }
+}
+
+fn at(ms: u64, frame: Frame) -> Frame {
+    Frame { media_time: Duration::from_millis(ms), ..frame }
 }
 
 #[test]
-fn what_waits_is_sent_when_a_track_is_closed() {
-    let b = bench("congested-close", None, vec![Join::Congested]);
+fn a_request_is_answered_from_the_cache_and_time_goes_forward() {
+    let b = bench("replay", None, vec![Join::Viewer { asks: true }]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "file"));
+    track.set_gop_cache(0, gop_cache(crate::GopCacheMode::On));
+    b.wait_for("publication", published(1));
+    for (n, f) in [idr(), delta(), delta()].into_iter().enumerate() {
+        assert!(matches!(track.write(at(n as u64 * 33, f)), Outcome::Sent | Outcome::Queued));
+    }
+    b.wait_for("replay", |_| replays(&b) == [3]);
+    // Live frames go on behind it.
+    let _ = track.write(at(99, delta()));
+    // Each write makes the viewer ask again: the next answer comes after the interval, and only one.
+    b.wait_for("second replay", |_| replays(&b) == [3, 4]);
+    let times = times(&b);
+    assert_eq!(times.len(), 3 + 3 + 1 + 4);
+    assert!(times.windows(2).all(|w| w[0] < w[1]), "{times:?}");
+    assert_eq!(times[6], Duration::from_millis(99) + TIMELINE_LEAD, "a live frame keeps its time");
+    assert!(times[5] < times[6] && times[5] < times[2] + Duration::from_millis(33), "squeezed in between");
+    let folded = |e: &Event| matches!(e, Event::KeyframeRequest { forward: false, .. });
+    let forwarded = |e: &Event| matches!(e, Event::KeyframeRequest { forward: true, .. });
+    assert!(b.count(folded) <= b.count(forwarded), "a storm of requests is no storm of events");
+    assert!(b.count(forwarded) >= 2, "the encoder is asked all the same");
+    let _refreshes_the_statistics = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
+    b.wait_for("statistics", |_| b.session.stats().tracks.len() == 2);
+    let stats = b.session.stats().tracks[0].keyframes;
+    assert!(stats.received > 5 && stats.replayed_frames >= 3, "{stats:?}");
+}
+
+#[test]
+fn an_encoder_that_ignores_requests_is_told_and_its_pictures_are_kept_from_then_on() {
+    let b = bench("ignores", None, vec![Join::Viewer { asks: true }]);
     let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
     b.wait_for("publication", published(1));
-    b.script.stuck.store(true, Ordering::SeqCst);
-    let _ = (track.write(idr()), track.write(delta()));
-    drop(track);
-    b.wait_for("frames", |_| b.script.written.load(Ordering::SeqCst) == 2);
+    let ignored = |e: &Event| matches!(e, Event::KeyframesIgnored { .. });
+    let _ = track.write(at(0, idr()));
+    let mut n = 0;
+    while b.count(ignored) == 0 {
+        n += 1;
+        assert!(n < 1000, "never told");
+        let _ = track.write(at(n * 10, delta()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(replays(&b).is_empty(), "not before it is known, and nothing was kept then");
+    let _ = track.write(at(n * 10 + 10, idr()));
+    let _ = track.write(at(n * 10 + 20, delta()));
+    b.wait_for("replay", |_| replays(&b).contains(&2));
+    assert_eq!(b.count(ignored), 1);
+}
+
+#[test]
+fn a_source_that_cannot_be_asked_is_back_at_once_after_a_lost_room() {
+    for (name, mode) in [("back", crate::GopCacheMode::On), ("back-off", crate::GopCacheMode::Off)] {
+        let lost = Join::LoseAfter(2, Error::SignalClosed("test".into()));
+        let b = bench(name, None, vec![lost, Join::Fail(unreachable()), Join::Stay]);
+        let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+        track.set_gop_cache(0, gop_cache(mode));
+        b.wait_for("publication", published(1));
+        for (n, f) in [idr(), delta()].into_iter().enumerate() {
+            let _ = track.write(at(n as u64, f));
+        }
+        b.wait_for("loss", |e| e.iter().any(|e| matches!(e, Event::Offline { .. })));
+        assert_eq!(track.write(at(3, delta())), Outcome::Dropped(DropReason::NotConnected));
+        b.wait_for("second publication", published(2));
+        if mode == crate::GopCacheMode::Off {
+            assert_eq!(track.write(at(4, delta())), Outcome::Dropped(DropReason::WaitingForKeyframe));
+            continue;
+        }
+        b.wait_for("replay", |_| replays(&b) == [3]);
+        assert!(matches!(track.write(at(4, delta())), Outcome::Sent | Outcome::Queued));
+        b.wait_for("frames", |_| times(&b).len() == 2 + 3 + 1);
+        assert!(times(&b).windows(2).all(|w| w[0] < w[1]), "{:?}", times(&b));
+    }
+}
+
+#[test]
+fn a_gop_that_does_not_fit_is_told_once_and_a_gap_ends_what_is_kept() {
+    let b = bench("too-long", None, vec![Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    track.set_gop_cache(0, gop_cache(crate::GopCacheMode::On));
+    b.wait_for("publication", published(1));
+    let told = |e: &Event| matches!(e, Event::GopTooLong { bound: crate::GopTooLong::Duration, .. });
+    let cached = || b.session.stats().tracks[0].keyframes.cached_bytes;
+    for n in 0..2 {
+        let _ = track.write(at(n * 10_000, idr()));
+        let _ = track.write(at(n * 10_000 + 2500, delta()));
+    }
+    b.wait_for("frames", |_| b.script.written.load(Ordering::SeqCst) == 4);
+    assert_eq!(b.count(told), 1);
+    let _ = track.write(at(30_000, idr()));
+    track.set_gop_cache(0, gop_cache(crate::GopCacheMode::On));
+    b.wait_for("frame", |_| b.script.written.load(Ordering::SeqCst) == 5);
+    let refresh = || drop(b.session.add_track(TrackConfig::new(Codec::Opus, "a")));
+    refresh();
+    b.wait_for("bytes", |_| cached() > 0);
+    let huge = vec![0; crate::MAX_FRAME_BYTES + 1];
+    assert_eq!(track.write(frame(&huge)), Outcome::Dropped(DropReason::TooLarge));
+    b.wait_for("request", |e| {
+        e.iter().any(|e| matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Dropped, .. }))
+    });
+    refresh();
+    b.wait_for("no bytes", |_| cached() == 0);
 }
 
 #[test]

@@ -7,13 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::activity::{Activity, Idle};
-use super::congestion::Meter;
+use super::keyframes::Keyframes;
 use crate::config::TrackConfig;
-use crate::congestion::SendQueue;
 use crate::engine::EngineTrackStats;
 use crate::event::{Event, Target, TargetReason, TrackId};
 use crate::frame::{DropReason, Frame};
-use crate::keyframe::KeyframeGate;
 use crate::session::{LayerShared, TrackShared};
 use crate::stats::TrackStats;
 
@@ -32,20 +30,12 @@ pub(super) struct TrackState {
 
 /// One encoding of a track's picture.
 pub(super) struct LayerState {
-    pub(super) gate: KeyframeGate,
+    pub(super) keyframes: Keyframes,
     pub(super) engine_stats: EngineTrackStats,
-    pub(super) keyframe_requests: u64,
     /// From the session's start to the first frame handed to the engine.
     pub(super) first_frame: Option<Duration>,
     /// The first keyframe, to be sent ahead of the stream.
     pub(super) prime: Option<Frame>,
-    /// Frames that wait for the engine.
-    pub(super) queue: SendQueue<Frame>,
-    pub(super) meter: Meter,
-    /// What the encoder was told last.
-    pub(super) told: Option<Target>,
-    /// Nothing is sent: the network does not carry this layer beside the others.
-    pub(super) congested: bool,
 }
 
 /// A publication that waits for a subscriber.
@@ -61,18 +51,12 @@ impl TrackState {
         config: TrackConfig,
         shared: Arc<TrackShared>,
         keyframe_min_interval: Duration,
-        max_queue_time: Duration,
     ) -> Self {
         let layer = || LayerState {
-            gate: KeyframeGate::new(keyframe_min_interval),
+            keyframes: Keyframes::new(config.codec, keyframe_min_interval),
             engine_stats: EngineTrackStats::default(),
-            keyframe_requests: 0,
             first_frame: None,
             prime: None,
-            queue: SendQueue::new(max_queue_time),
-            meter: Meter::default(),
-            told: None,
-            congested: false,
         };
         let layers: Vec<_> = shared.layers.iter().map(|_| layer()).collect();
         let activity = Activity::new(layers.len(), config.muted);
@@ -95,29 +79,26 @@ impl TrackState {
 
     /// Pauses and resumes layers as the activity says. Gives those that it changed, each with what its encoder
     /// is to be told.
-    pub(super) fn follow_activity(
-        &mut self,
-        now: Instant,
-        keyframe_min_interval: Duration,
-    ) -> Vec<(usize, Target)> {
+    pub(super) fn follow_activity(&mut self, now: Instant) -> Vec<(usize, Target)> {
         let video = self.is_video();
         let mut changed = Vec::new();
         for (index, idle) in self.activity.changes(now) {
             let config = self.config.layers.get(index).cloned().unwrap_or_default();
             let Some((layer, shared)) = self.layer_mut(index) else { continue };
-            // What an encoder makes for nobody is lost, so what follows must not refer to it.
-            shared.need_keyframe.store(video, Ordering::Release);
+            if idle == Some(Idle::Muted) {
+                // What is not to be seen must not be seen later either.
+                layer.keyframes.lost();
+            }
+            // What an encoder makes for nobody is lost unless it is kept, so what follows must not refer to it.
+            let wanted = video && !layer.keyframes.can_resume();
+            shared.need_keyframe.store(wanted, Ordering::Release);
             shared.keyframe_wanted.store(false, Ordering::Release);
             shared.set_paused(idle.map(|idle| match idle {
                 Idle::Unwatched => DropReason::Unwatched,
                 Idle::Muted => DropReason::Muted,
             }));
-            let dropped = layer.queue.clear(now);
-            let reason = shared.paused().unwrap_or(DropReason::WaitingForKeyframe);
-            shared.counters.retract(dropped.frames, dropped.keyframes, dropped.bytes, reason);
-            layer.congested = false;
             // A request that was open will not be answered, and is for nobody.
-            layer.gate = KeyframeGate::new(keyframe_min_interval);
+            layer.keyframes.forget_requests();
             let target = match idle {
                 Some(idle) => Target {
                     bitrate: config.min_bitrate,
@@ -136,35 +117,29 @@ impl TrackState {
                     reason: TargetReason::Resumed,
                 },
             };
-            layer.told = Some(target);
             changed.push((index, target));
         }
         changed
     }
 
-    /// Frames go out from now on; a keyframe first.
+    /// Frames go out from now on; a keyframe first, unless one is kept.
     pub(super) fn go_live(&self) {
-        for layer in &self.shared.layers {
-            layer.need_keyframe.store(self.is_video(), Ordering::Release);
+        for (layer, shared) in self.layers.iter().zip(&self.shared.layers) {
+            let wanted = self.is_video() && !layer.keyframes.can_resume();
+            shared.need_keyframe.store(wanted, Ordering::Release);
         }
         self.shared.live.store(true, Ordering::Release);
     }
 
     /// The connection is gone. Returns the id that the server had given the track.
-    pub(super) fn go_down(&mut self, keyframe_min_interval: Duration) -> Option<String> {
+    pub(super) fn go_down(&mut self) -> Option<String> {
         self.shared.live.store(false, Ordering::Release);
         self.primed = None;
         for layer in &self.shared.layers {
             layer.keyframe_wanted.store(false, Ordering::Release);
         }
         for layer in &mut self.layers {
-            layer.gate = KeyframeGate::new(keyframe_min_interval);
-            layer.congested = false;
-        }
-        for (layer, shared) in self.layers.iter_mut().zip(&self.shared.layers) {
-            let dropped = layer.queue.clear(Instant::now());
-            let reason = DropReason::NotConnected;
-            shared.counters.retract(dropped.frames, dropped.keyframes, dropped.bytes, reason);
+            layer.keyframes.forget_requests();
         }
         self.sid.take()
     }
@@ -176,9 +151,9 @@ impl TrackState {
 
     /// When a timer of the track is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        let gates = self.layers.iter().filter_map(|layer| layer.gate.poll_at());
+        let keyframes = self.layers.iter().filter_map(|layer| layer.keyframes.due());
         let activity = self.activity.poll_at();
-        gates.chain(activity).chain(self.primed.as_ref().map(|primed| primed.until)).min()
+        keyframes.chain(activity).chain(self.primed.as_ref().map(|primed| primed.until)).min()
     }
 
     /// A snapshot for each layer, without what the writers count.
@@ -194,8 +169,8 @@ impl TrackState {
                 fir: engine.fir,
                 nack: engine.nack,
                 loss: engine.loss,
-                queued_bytes: engine.queued_bytes + layer.queue.bytes() as u64,
-                keyframe_requests: layer.keyframe_requests,
+                queued_bytes: engine.queued_bytes,
+                keyframes: layer.keyframes.stats(),
                 time_to_first_frame: layer.first_frame,
                 ..TrackStats::default()
             }

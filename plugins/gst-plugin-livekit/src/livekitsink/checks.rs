@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Notices what in a stream will hurt its viewers. Pure: time is an argument.
+//! Notices what in a stream will hurt its viewers. Pure.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use livekit_session::Codec;
 use livekit_session::bitstream::{FrameInfo, VideoFormat};
+use livekit_session::{Codec, GopTooLong};
 
 /// How long bytes are counted before a bitrate is judged.
 const RATE_WINDOW: Duration = Duration::from_secs(3);
-/// How long an encoder may leave keyframe requests unanswered.
-const KEYFRAME_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Something a viewer will notice. Each kind is reported once a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +20,17 @@ pub(crate) enum Warning {
     /// Data goes into the parser, and no frame comes out.
     NothingDecodable,
     /// Keyframe requests have no effect.
-    IgnoresKeyframeRequests,
+    IgnoresKeyframeRequests {
+        /// The encoder's name, if there is one.
+        encoder: Option<String>,
+        /// Whether requests are answered from the cache from now on.
+        cached: bool,
+    },
+    /// Keyframes are further apart than what is kept for those who begin to watch.
+    GopTooLong {
+        /// What it does not fit into.
+        bound: GopTooLong,
+    },
     /// More bits than announced.
     BitrateAboveMax {
         /// Measured, bit/s.
@@ -66,10 +74,32 @@ impl std::fmt::Display for Warning {
                 "Data comes, but no picture can be made of it. Most likely the stream never carries its \
                  parameter sets (SPS, PPS; H.265: VPS too): let the encoder send them with every keyframe",
             ),
-            Self::IgnoresKeyframeRequests => f.write_str(
-                "The encoder does not answer keyframe requests: who joins waits for the next keyframe of its \
-                 own. Set a short keyframe distance (x264enc: key-int-max=60) or use an encoder that honours \
-                 GstForceKeyUnit",
+            Self::IgnoresKeyframeRequests { encoder, cached } => {
+                match encoder {
+                    Some(name) => write!(f, "The encoder {name} does not answer keyframe requests: ")?,
+                    None => f.write_str("Nobody upstream answers keyframe requests: ")?,
+                }
+                f.write_str(match cached {
+                    true => "who joins is sent what was made since the last keyframe. ",
+                    false => "who joins waits for the next keyframe of its own. ",
+                })?;
+                f.write_str(
+                    "Set a short keyframe distance (x264enc: key-int-max=60) or use an encoder that honours \
+                     GstForceKeyUnit",
+                )
+            }
+            Self::GopTooLong { bound } => write!(
+                f,
+                "Keyframes are further apart than {}: who joins late in between waits for the next one. Set a \
+                 shorter keyframe distance in the source{}",
+                match bound {
+                    GopTooLong::Duration => "gop-cache-time",
+                    GopTooLong::Bytes => "2 MB of data, which is all that gop-cache keeps",
+                },
+                match bound {
+                    GopTooLong::Duration => ", or a longer gop-cache-time",
+                    GopTooLong::Bytes => "",
+                }
             ),
             Self::BitrateAboveMax { measured, max } => write!(
                 f,
@@ -127,8 +157,6 @@ pub(crate) struct StreamChecks {
     b_frames: bool,
     /// Where the window began (ns), and the bytes in it.
     window: Option<(u64, u64)>,
-    /// When the first unanswered request was made, and how many there are.
-    unanswered: Option<(Instant, u32)>,
 }
 
 impl StreamChecks {
@@ -143,7 +171,6 @@ impl StreamChecks {
             have_parameter_sets: false,
             b_frames: false,
             window: None,
-            unanswered: None,
         }
     }
 
@@ -154,14 +181,8 @@ impl StreamChecks {
         self.window = None;
     }
 
-    /// A keyframe request went to the encoder.
-    pub fn keyframe_requested(&mut self, now: Instant) {
-        let (_, count) = self.unanswered.get_or_insert((now, 0));
-        *count += 1;
-    }
-
     /// A frame passes. Returns what is to be reported now.
-    pub fn frame(&mut self, now: Instant, seen: &Seen<'_>) -> Vec<Warning> {
+    pub fn frame(&mut self, seen: &Seen<'_>) -> Vec<Warning> {
         let mut found = Vec::new();
         if seen.bytes == 0 {
             found.push(Warning::EmptyBuffer);
@@ -170,7 +191,6 @@ impl StreamChecks {
         self.check_times(seen, &mut found);
         if let Some(unit) = seen.unit {
             self.check_unit(unit, &mut found);
-            self.check_requests(now, unit.keyframe, &mut found);
         }
         found.extend(self.check_rate(seen));
         found.retain(|warning| self.first_time(warning));
@@ -207,17 +227,6 @@ impl StreamChecks {
         }
     }
 
-    fn check_requests(&mut self, now: Instant, keyframe: bool, found: &mut Vec<Warning>) {
-        if keyframe {
-            self.unanswered = None;
-        } else if let Some((since, count)) = self.unanswered
-            && count >= 2
-            && now.duration_since(since) > KEYFRAME_PATIENCE
-        {
-            found.push(Warning::IgnoresKeyframeRequests);
-        }
-    }
-
     fn check_rate(&mut self, seen: &Seen<'_>) -> Option<Warning> {
         if self.max_bitrate == 0 {
             return None;
@@ -237,7 +246,8 @@ impl StreamChecks {
             .then_some(Warning::BitrateAboveMax { measured, max: self.max_bitrate })
     }
 
-    fn first_time(&mut self, warning: &Warning) -> bool {
+    /// Whether a warning of this kind has not been given yet; now it has.
+    pub fn first_time(&mut self, warning: &Warning) -> bool {
         let kind = std::mem::discriminant(warning);
         let new = !self.reported.contains(&kind);
         if new {
@@ -272,7 +282,7 @@ mod tests {
     }
 
     fn run(checks: &mut StreamChecks, seen: &[Seen<'_>]) -> Vec<Warning> {
-        seen.iter().flat_map(|s| checks.frame(Instant::now(), s)).collect()
+        seen.iter().flat_map(|s| checks.frame(s)).collect()
     }
 
     #[test]
@@ -322,25 +332,6 @@ mod tests {
         assert_eq!(run(&mut watched, &[video(0, None, &bare)]), [Warning::MissingParameterSets(Codec::H264)]);
         let mut watched = checks(0);
         assert_eq!(run(&mut watched, &[video(0, None, &idr()), video(33, None, &bare)]), []);
-    }
-
-    #[test]
-    fn an_encoder_is_blamed_after_two_requests_and_two_seconds_without_a_keyframe() {
-        let (i, p) = (idr(), delta());
-        let start = Instant::now();
-        let at = |s: u64| start + Duration::from_secs(s);
-        let mut watched = checks(0);
-        watched.keyframe_requested(at(0));
-        assert_eq!(watched.frame(at(3), &video(0, None, &p)), [], "one request alone");
-        watched.keyframe_requested(at(3));
-        assert_eq!(watched.frame(at(3), &video(33, None, &p)), [Warning::IgnoresKeyframeRequests]);
-        assert_eq!(watched.frame(at(9), &video(66, None, &p)), []);
-        let mut watched = checks(0);
-        watched.keyframe_requested(at(0));
-        watched.keyframe_requested(at(1));
-        assert_eq!(watched.frame(at(2), &video(0, None, &p)), [], "not yet two seconds");
-        assert_eq!(watched.frame(at(2), &video(33, None, &i)), []);
-        assert_eq!(watched.frame(at(9), &video(66, None, &p)), [], "the keyframe answered");
     }
 
     #[test]

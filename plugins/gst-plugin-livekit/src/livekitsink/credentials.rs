@@ -115,6 +115,7 @@ pub(crate) fn resolve(
     (config.name, config.metadata, config.attributes) = (shown.name, shown.metadata, shown.attributes);
     config.tls_ca_file = settings.tls_ca_file.as_ref().map(PathBuf::from);
     config.connect_timeout = settings.connect_timeout;
+    config.keyframe_min_interval = settings.keyframe_min_interval;
     config.reconnect_attempts = u32::try_from(settings.reconnect_attempts).ok();
     config.user_agent = Some(concat!("livekitsink/", env!("CARGO_PKG_VERSION")).into());
     Ok((config, origin))

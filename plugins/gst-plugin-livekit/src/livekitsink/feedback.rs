@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst_base::prelude::*;
 use livekit_session::{Event, PublishError, TrackId};
 
 use super::imp::{CAT, LiveKitSink};
@@ -114,6 +113,10 @@ impl LiveKitSink {
 
     fn handle(&self, event: &Event) {
         gst::debug!(CAT, imp = self, "{event:?}");
+        // The one thing that is urgent: a viewer waits.
+        if let Event::KeyframeRequest { track, forward: true, .. } = event {
+            self.request_keyframe(track);
+        }
         let message = messages::structure(event, |track| {
             self.pad_of(track).map(|pad| pad.name().to_string()).unwrap_or_default()
         });
@@ -136,12 +139,13 @@ impl LiveKitSink {
                      needs the grant canUpdateOwnMetadata for that")
             ),
             Event::PublishFailed { track, reason } => self.publish_failed(track, reason),
-            Event::KeyframeRequest { track, forward: true, .. } => self.request_keyframe(track),
             Event::Target { track, target, .. } => {
                 if let Some(pad) = self.pad_of(track) {
                     self.target(&pad, *target);
                 }
             }
+            Event::KeyframesIgnored { track, .. } => self.keyframes_ignored(track),
+            Event::GopTooLong { track, bound, .. } => self.gop_too_long(track, *bound),
             Event::Offline { reason, retry_in, .. } => {
                 let warn = self.state().offline_warning.allow(Instant::now());
                 if warn {
@@ -195,21 +199,7 @@ impl LiveKitSink {
         }
     }
 
-    /// Asks the encoder for a keyframe. A slow event handler upstream must not hold up the messages, hence
-    /// a call of its own.
-    fn request_keyframe(&self, track: &TrackId) {
-        let Some(pad) = self.pad_of(track) else { return };
-        let Some(leaf) = self.leaf_of(&pad) else { return };
-        leaf.imp().keyframe_requested(Instant::now());
-        workers::run(move || {
-            let event = leaf.imp().keyframe_event();
-            if !leaf.sink_pad().push_event(event) {
-                gst::debug!(CAT, obj = leaf, "nobody upstream took the keyframe request");
-            }
-        });
-    }
-
-    fn pad_of(&self, track: &TrackId) -> Option<LiveKitSinkPad> {
+    pub(crate) fn pad_of(&self, track: &TrackId) -> Option<LiveKitSinkPad> {
         self.state().tracks.get(track)?.upgrade()
     }
 

@@ -142,14 +142,15 @@ impl ObjectImpl for LiveKitSink {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         self.settings().set(pspec.name(), value);
-        if pspec.name() == "sync" {
-            for leaf in self.our_pads().iter().filter_map(|pad| self.leaf_of(pad)) {
-                leaf.imp().apply_sync(self);
+        let leaves = || self.our_pads().into_iter().filter_map(|pad| self.leaf_of(&pad));
+        match pspec.name() {
+            "sync" => {
+                leaves().for_each(|leaf| leaf.imp().apply_sync(self));
+                self.apply_sync_to_data();
             }
-            self.apply_sync_to_data();
-        }
-        if matches!(pspec.name(), "participant-name" | "metadata" | "attributes") {
-            self.describe();
+            "gop-cache" | "gop-cache-time" => leaves().for_each(|leaf| leaf.imp().apply_gop_cache()),
+            "participant-name" | "metadata" | "attributes" => self.describe(),
+            _ => {}
         }
         if matches!(pspec.name(), "bitrate-feedback" | "share-encoder" | "pause-upstream") {
             for pad in self.our_pads() {

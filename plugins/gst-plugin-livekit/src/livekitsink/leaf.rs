@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use gst::glib;
 use gst::prelude::*;
@@ -15,12 +15,16 @@ use livekit_session::bitstream;
 use livekit_session::{Codec, Frame, LayerConfig, Outcome, Track, TrackConfig, TrackSource};
 
 use super::checks::{Seen, StreamChecks, Warning};
+use super::clockmap::Look;
 use super::imp::CAT;
 use super::session::Leaving;
 use super::settings::PadSettings;
 use super::timeline::Progress;
 use super::watch::Silence;
-use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs};
+use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs, keyframes};
+
+/// The end of the present era of NTP, 2036-02-07, from the Unix epoch on (RFC 5905 §6).
+const LATEST_CAPTURE: Duration = Duration::from_secs((1 << 32) - 2_208_988_800);
 
 #[derive(Default)]
 pub struct Leaf {
@@ -77,11 +81,6 @@ impl Leaf {
             Some((sink.downgrade(), pad.downgrade()));
     }
 
-    /// A keyframe request goes upstream.
-    pub(crate) fn keyframe_requested(&self, now: Instant) {
-        self.stream().checks.keyframe_requested(now);
-    }
-
     /// An upstream force-key-unit event, as GStreamer's video library makes it: as soon as possible, with
     /// parameter sets.
     pub(crate) fn keyframe_event(&self) -> gst::Event {
@@ -131,6 +130,7 @@ impl Leaf {
         let Some(config) = config else { return };
         let hold = !self.live.load(Ordering::Acquire);
         if let Some(track) = sink.imp().publish(&pad, config, old, hold) {
+            keyframes::apply_gop_cache(&pad, &track.1, 0);
             let mut stream = self.stream();
             stream.primed = false;
             stream.progress = Progress::default();
@@ -141,6 +141,14 @@ impl Leaf {
     /// Whether what comes is live, as far as is known.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
+    }
+
+    /// The pad's settings of the GOP cache, or who is upstream, changed.
+    pub(crate) fn apply_gop_cache(&self) {
+        let track = self.stream().track.clone();
+        if let (Some(pad), Some((_, track))) = (self.pad(), track) {
+            keyframes::apply_gop_cache(&pad, &track, 0);
+        }
     }
 
     /// Live input is never held back, and nobody waits for it.
@@ -221,23 +229,15 @@ impl Leaf {
         });
     }
 
-    /// Where a frame's running time lies on the session's timeline.
-    fn media_time(&self, running_time: gst::ClockTime) -> Duration {
-        let (Some(sink), Some(base_time)) = (self.sink(), self.obj().base_time()) else {
-            return running_time.into();
+    /// Where a frame's running time lies on the session's timeline, and on the monotonic clock.
+    fn place(&self, running_time: gst::ClockTime) -> (Duration, Instant) {
+        let look = Look::take(|| self.obj().current_running_time());
+        let (Some(sink), Some(base_time), Some(look)) = (self.sink(), self.obj().base_time(), look) else {
+            return (running_time.into(), Instant::now());
         };
-        let (current, now) = (self.obj().current_running_time().unwrap_or(running_time), Instant::now());
         let mut stream = self.stream();
         let timeline = &mut sink.imp().state().timeline;
-        timeline.media_time(base_time, current, now, running_time, &mut stream.progress)
-    }
-
-    /// The moment of a running time on the monotonic clock, now at the latest: a moment to come would keep
-    /// back the sender reports, and with them what synchronises sound and picture.
-    fn instant_of(&self, running_time: gst::ClockTime) -> Instant {
-        let now = Instant::now();
-        let Some(current) = self.obj().current_running_time() else { return now };
-        now.checked_sub(Duration::from(current.saturating_sub(running_time))).unwrap_or(now)
+        timeline.place(base_time, &look, running_time, &mut stream.progress)
     }
 
     /// Whether anything came out of the parser.
@@ -247,6 +247,14 @@ impl Leaf {
 
     pub(crate) fn silence(&self) -> MutexGuard<'_, Silence> {
         self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A warning about more than one frame, given once a stream.
+    pub(crate) fn warn_once(&self, warning: &Warning) {
+        let new = self.stream().checks.first_time(warning);
+        if new {
+            self.warn(warning);
+        }
     }
 
     pub(crate) fn warn(&self, warning: &Warning) {
@@ -267,6 +275,17 @@ impl Leaf {
         }
         gst::loggable_error!(CAT, "{text}")
     }
+}
+
+/// When a buffer's picture was captured, if its source said so: nanoseconds since the Unix epoch.
+fn capture_time(buffer: &gst::BufferRef) -> Option<SystemTime> {
+    let mut metas = buffer.iter_meta::<gst::ReferenceTimestampMeta>();
+    let unix = |meta: &gst::MetaRef<gst::ReferenceTimestampMeta>| {
+        meta.reference().structure(0).is_some_and(|reference| reference.name() == "timestamp/x-unix")
+    };
+    let at = Duration::from(metas.find(unix)?.timestamp());
+    // Beyond the era of NTP that receivers reckon with, it is not a time.
+    (at <= LATEST_CAPTURE).then(|| SystemTime::UNIX_EPOCH + at)
 }
 
 /// What track a stream with these caps becomes.
@@ -398,6 +417,8 @@ impl BaseSinkImpl for Leaf {
         // A parser's first caps may lack the size; with its first frame it knows.
         if renew && (row.codec == Codec::Opus || structure.has_field("width")) {
             self.publish();
+        } else {
+            self.apply_gop_cache();
         }
         Ok(())
     }
@@ -479,7 +500,6 @@ impl BaseSinkImpl for Leaf {
             gst::element_imp_error!(self, gst::ResourceError::Read, ("Cannot read a buffer's memory"));
             gst::FlowError::Error
         })?;
-        let now = Instant::now();
         let (segment, codec, track) = {
             let stream = self.stream();
             let codec = stream.config.as_ref().map(|config| config.codec).filter(|codec| codec.is_video());
@@ -496,16 +516,13 @@ impl BaseSinkImpl for Leaf {
         let (warnings, early) = {
             let mut stream = self.stream();
             stream.early += u64::from(running_time.is_none());
-            (stream.checks.frame(now, &seen), stream.early)
+            (stream.checks.frame(&seen), stream.early)
         };
         match (running_time, track) {
             (Some(running_time), Some(track)) => {
-                let frame = Frame {
-                    data: Arc::from(map.as_slice()),
-                    media_time: self.media_time(running_time),
-                    captured_at: self.instant_of(running_time),
-                    capture_time: None,
-                };
+                let (media_time, captured_at) = self.place(running_time);
+                let capture_time = capture_time(buffer);
+                let frame = Frame { data: Arc::from(map.as_slice()), media_time, captured_at, capture_time };
                 // The session counts what it drops, and asks for a keyframe if one is needed.
                 if let Outcome::Dropped(reason) = track.write(frame) {
                     gst::log!(CAT, imp = self, "dropped: {}", reason.as_str());
@@ -520,7 +537,7 @@ impl BaseSinkImpl for Leaf {
             self.warn(warning);
         }
         if let (Some(sink), Some(pad)) = (self.sink(), self.pad()) {
-            sink.imp().look_again(&pad, now);
+            sink.imp().look_again(&pad, Instant::now());
         }
         Ok(gst::FlowSuccess::Ok)
     }
@@ -600,15 +617,28 @@ mod tests {
     }
 
     #[test]
-    fn frames_ahead_of_the_clock_were_captured_now() {
+    fn the_capture_time_is_the_buffers_own_unix_time() {
         gst::init().unwrap();
-        let leaf: super::super::Leaf = glib::Object::new();
-        let clock = gst::SystemClock::obtain();
-        leaf.set_clock(Some(&clock)).unwrap();
-        leaf.set_base_time(clock.time() - gst::ClockTime::from_seconds(10));
-        assert!(leaf.imp().instant_of(gst::ClockTime::from_seconds(60)) <= Instant::now());
-        let age = leaf.imp().instant_of(gst::ClockTime::from_seconds(8)).elapsed();
-        assert!(age >= Duration::from_secs(2) && age < Duration::from_secs(4), "{age:?}");
+        let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
+        let ntp = gst::Caps::new_empty_simple("timestamp/x-ntp");
+        let (seconds, mut buffer) = (gst::ClockTime::from_seconds, gst::Buffer::new());
+        assert_eq!(capture_time(&buffer), None);
+        let add = |buffer: &mut gst::Buffer, reference: &gst::Caps, time| {
+            gst::ReferenceTimestampMeta::add(
+                buffer.get_mut().unwrap(),
+                reference,
+                time,
+                gst::ClockTime::NONE,
+            );
+        };
+        add(&mut buffer, &ntp, seconds(7));
+        assert_eq!(capture_time(&buffer), None, "another clock's");
+        add(&mut buffer, &unix, seconds(1_700_000_000));
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(capture_time(&buffer), Some(at));
+        let mut far = gst::Buffer::new();
+        add(&mut far, &unix, gst::ClockTime::MAX);
+        assert_eq!(capture_time(&far), None, "no time");
     }
 
     #[test]

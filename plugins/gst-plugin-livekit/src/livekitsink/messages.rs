@@ -43,6 +43,11 @@ pub(crate) fn structure(event: &Event, pad: impl Fn(&TrackId) -> String) -> Opti
             .field("muted", muted)
             .field("by-server", by_server)
             .build(),
+        Event::GopReplayed { track, frames, takes, .. } => gst::Structure::builder("livekit-gop-replayed")
+            .field("pad", pad(track))
+            .field("frames", u32::try_from(*frames).unwrap_or(u32::MAX))
+            .field("delay", nanos(*takes))
+            .build(),
         Event::BandwidthEstimate(bitrate) => {
             gst::Structure::builder("livekit-bandwidth-estimate").field("bitrate", bitrate).build()
         }

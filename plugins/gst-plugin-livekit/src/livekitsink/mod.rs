@@ -46,6 +46,7 @@ use gst::prelude::*;
 
 mod chain;
 mod checks;
+mod clockmap;
 mod codecs;
 mod credentials;
 mod data;
@@ -53,6 +54,7 @@ mod encoders;
 mod errors;
 mod feedback;
 mod imp;
+mod keyframes;
 mod leaf;
 mod messages;
 mod pad;
@@ -130,6 +132,25 @@ pub enum BitrateFeedback {
     Off,
 }
 
+/// Whether requests for a keyframe are answered by sending the current group of pictures again.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLiveKitGopCache")]
+#[non_exhaustive]
+pub enum GopCache {
+    /// Where nobody can be asked: no encoder is found upstream, or it has ignored two requests.
+    #[default]
+    #[enum_value(name = "If there is no encoder that answers requests", nick = "auto")]
+    Auto,
+    /// Always; the encoder is asked all the same.
+    #[enum_value(name = "Always", nick = "on")]
+    On,
+    /// Never: who begins to watch waits for the next keyframe.
+    #[enum_value(name = "Never", nick = "off")]
+    Off,
+}
+
 /// Where the connection to the room stands.
 ///
 /// Since: 0.1
@@ -199,6 +220,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
             TrackSource::static_type(),
             AllowProfiles::static_type(),
             BitrateFeedback::static_type(),
+            GopCache::static_type(),
             ConnectionState::static_type(),
         ] {
             enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());

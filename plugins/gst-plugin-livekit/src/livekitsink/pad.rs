@@ -63,6 +63,12 @@ impl ObjectImpl for LiveKitSinkPad {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).set(pspec.name(), value);
+        let sink = self.obj().parent().and_downcast::<super::LiveKitSink>();
+        if pspec.name().starts_with("gop-cache")
+            && let Some(leaf) = sink.and_then(|sink| sink.imp().leaf_of(&self.obj()))
+        {
+            leaf.imp().apply_gop_cache();
+        }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {

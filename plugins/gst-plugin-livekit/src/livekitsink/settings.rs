@@ -8,7 +8,10 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
-use super::{AllowProfiles, BitrateFeedback, ConnectionState, TrackSource};
+use super::{AllowProfiles, BitrateFeedback, ConnectionState, GopCache, TrackSource};
+
+/// Default of `gop-cache-time`.
+const GOP_CACHE_TIME: Duration = Duration::from_secs(2);
 
 /// What a pad's properties say; `None` = unset, the element's property of the same name counts.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,8 @@ pub(crate) struct PadSettings {
     pub allow_profiles: Option<AllowProfiles>,
     pub dtx: Option<bool>,
     pub red: Option<bool>,
+    pub gop_cache: Option<GopCache>,
+    pub gop_cache_time: Option<Duration>,
 }
 
 impl PadSettings {
@@ -38,6 +43,8 @@ impl PadSettings {
             allow_profiles: self.allow_profiles.or(defaults.allow_profiles),
             dtx: self.dtx.or(defaults.dtx),
             red: self.red.or(defaults.red),
+            gop_cache: self.gop_cache.or(defaults.gop_cache),
+            gop_cache_time: self.gop_cache_time.or(defaults.gop_cache_time),
         }
     }
 
@@ -53,6 +60,8 @@ impl PadSettings {
             "allow-profiles" => self.allow_profiles = value.get().ok(),
             "dtx" => self.dtx = value.get().ok(),
             "red" => self.red = value.get().ok(),
+            "gop-cache" => self.gop_cache = value.get().ok(),
+            "gop-cache-time" => self.gop_cache_time = value.get().ok().map(Duration::from_nanos),
             _ => return false,
         }
         true
@@ -70,6 +79,8 @@ impl PadSettings {
             "allow-profiles" => self.allow_profiles.unwrap_or_default().to_value(),
             "dtx" => self.dtx.unwrap_or_default().to_value(),
             "red" => self.red.unwrap_or_default().to_value(),
+            "gop-cache" => self.gop_cache.unwrap_or_default().to_value(),
+            "gop-cache-time" => nanos(self.gop_cache_time.unwrap_or(GOP_CACHE_TIME)).to_value(),
             _ => return None,
         })
     }
@@ -92,6 +103,7 @@ pub(crate) struct Settings {
     pub connect_timeout: Duration,
     /// −1 = for ever.
     pub reconnect_attempts: i32,
+    pub keyframe_min_interval: Duration,
     pub sync: bool,
     pub bitrate_feedback: BitrateFeedback,
     pub share_encoder: bool,
@@ -116,6 +128,7 @@ impl Default for Settings {
             attributes: None,
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: -1,
+            keyframe_min_interval: Duration::from_millis(500),
             sync: true,
             bitrate_feedback: BitrateFeedback::default(),
             share_encoder: false,
@@ -146,6 +159,10 @@ impl Settings {
             "reconnect-attempts" => {
                 self.reconnect_attempts = value.get().unwrap_or(self.reconnect_attempts);
             }
+            "keyframe-min-interval" => {
+                self.keyframe_min_interval =
+                    value.get().map_or(self.keyframe_min_interval, Duration::from_nanos);
+            }
             "sync" => self.sync = value.get().unwrap_or(self.sync),
             "bitrate-feedback" => self.bitrate_feedback = value.get().unwrap_or(self.bitrate_feedback),
             "share-encoder" => self.share_encoder = value.get().unwrap_or(self.share_encoder),
@@ -168,6 +185,7 @@ impl Settings {
             "attributes" => self.attributes.to_value(),
             "connect-timeout" => nanos(self.connect_timeout).to_value(),
             "reconnect-attempts" => self.reconnect_attempts.to_value(),
+            "keyframe-min-interval" => nanos(self.keyframe_min_interval).to_value(),
             "sync" => self.sync.to_value(),
             "bitrate-feedback" => self.bitrate_feedback.to_value(),
             "share-encoder" => self.share_encoder.to_value(),
@@ -259,6 +277,18 @@ fn pad_properties() -> Vec<glib::ParamSpec> {
             )
             .mutable_ready()
             .build(),
+        glib::ParamSpecEnum::builder_with_default("gop-cache", GopCache::default())
+            .nick("GOP cache")
+            .blurb("Answer keyframe requests by sending the current group of pictures again; auto = if nobody upstream answers them")
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt64::builder("gop-cache-time")
+            .nick("GOP cache time")
+            .blurb("The longest group of pictures that is kept for gop-cache, in ns (2 MB at most)")
+            .maximum(60_000_000_000)
+            .default_value(nanos(GOP_CACHE_TIME))
+            .mutable_playing()
+            .build(),
     ]
 }
 
@@ -317,6 +347,13 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("How many attempts to connect may fail in a row before it is an error; -1 = for ever")
             .minimum(-1)
             .default_value(defaults.reconnect_attempts)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("keyframe-min-interval")
+            .nick("Keyframe minimum interval")
+            .blurb("Shortest time between two keyframe requests to the encoder of one pad, in ns")
+            .maximum(3_600_000_000_000)
+            .default_value(nanos(defaults.keyframe_min_interval))
             .mutable_ready()
             .build(),
         glib::ParamSpecBoolean::builder("sync")

@@ -35,6 +35,7 @@ pub(crate) fn structure(
 }
 
 fn track_structure(track: &TrackStats, early: u64) -> gst::Structure {
+    let keyframes = &track.keyframes;
     let mut structure = gst::Structure::builder("livekit-track-stats")
         .field_if_some("track-sid", track.sid.as_deref())
         .field("frames-sent", track.frames_sent)
@@ -46,7 +47,16 @@ fn track_structure(track: &TrackStats, early: u64) -> gst::Structure {
         .field("pli", track.pli)
         .field("fir", track.fir)
         .field("nack", track.nack)
-        .field("keyframe-requests", track.keyframe_requests)
+        .field("keyframe-requests", keyframes.forwarded)
+        .field("keyframe-requests-received", keyframes.received)
+        .field("keyframe-requests-folded", keyframes.folded)
+        .field("keyframe-requests-repeated", keyframes.repeated)
+        .field("keyframe-requests-answered", keyframes.answered)
+        .field_if_some("keyframe-answer-time", keyframes.answer_median.map(nanos))
+        .field_if_some("keyframe-answer-time-max", keyframes.answer_max.map(nanos))
+        .field("gop-replays", keyframes.replays)
+        .field("gop-replayed-frames", keyframes.replayed_frames)
+        .field("gop-cache-bytes", keyframes.cached_bytes)
         .field_if_some("loss", track.loss.map(f64::from))
         .field("queued-bytes", track.queued_bytes)
         .field_if_some("time-to-first-frame", track.time_to_first_frame.map(nanos))
@@ -67,6 +77,8 @@ mod tests {
         gst::init().unwrap();
         let mut track = TrackStats { frames_sent: 5, loss: Some(0.25), ..TrackStats::default() };
         track.frames_dropped[1] = 2;
+        track.keyframes.forwarded = 7;
+        track.keyframes.answer_median = Some(Duration::from_millis(4));
         let stats = SessionStats {
             rtt: Some(Duration::from_millis(3)),
             tracks: vec![track, TrackStats::default()],
@@ -81,6 +93,8 @@ mod tests {
         assert_eq!(video.get::<u64>("dropped-early"), Ok(3));
         assert_eq!(video.get::<u64>("dropped-waiting-for-keyframe"), Ok(2));
         assert_eq!(video.get::<f64>("loss"), Ok(0.25));
-        assert!(!video.has_field("time-to-first-frame"));
+        assert_eq!(video.get::<u64>("keyframe-requests"), Ok(7));
+        assert_eq!(video.get::<u64>("keyframe-answer-time"), Ok(4_000_000));
+        assert!(!video.has_field("time-to-first-frame") && !video.has_field("keyframe-answer-time-max"));
     }
 }

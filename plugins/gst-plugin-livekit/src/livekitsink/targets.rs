@@ -207,6 +207,9 @@ impl LiveKitSink {
         if changed {
             gst::info!(CAT, imp = self, "{}: another way to the encoder", pad.name());
             self.retarget(pad);
+            if let Some(leaf) = self.leaf_of(pad) {
+                leaf.imp().apply_gop_cache();
+            }
         }
     }
 

@@ -4,10 +4,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::clockmap::{ClockMap, Look};
+
 /// The timeline that all pads of a session share, so that sound and picture stay together.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline {
     base: Option<Base>,
+    clocks: ClockMap,
 }
 
 #[derive(Debug)]
@@ -27,11 +30,24 @@ pub(crate) struct Progress {
 }
 
 impl Timeline {
+    /// The media time of a frame's running time, and the moment of it on the monotonic clock.
+    pub fn place(
+        &mut self,
+        base_time: gst::ClockTime,
+        look: &Look,
+        frame: gst::ClockTime,
+        stream: &mut Progress,
+    ) -> (Duration, Instant) {
+        self.clocks.observe(base_time, look);
+        let media_time = self.media_time(base_time, look.running, look.after, frame, stream);
+        (media_time, self.clocks.moment(frame, look.after))
+    }
+
     /// The media time of a frame's running time, while the clock's is `current`.
     ///
     /// Base times can't be compared: after a change of the clock they are in another clock's units. So what
     /// passed between two of them (a pause, a seek) is taken from the monotonic clock.
-    pub fn media_time(
+    fn media_time(
         &mut self,
         base_time: gst::ClockTime,
         current: gst::ClockTime,
