@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Programs that receive what we send: one session for all pictures, told apart by their timestamps."""
+
+import time
+
+from harness.proc import Child, free_udp_port, wait_until
+
+from .carry import PAYLOADERS, Gst, Outcome, buffer, error_of, jpeg_caps
+from .pictures import differs, load, size, size_or
+
+CLOCK_RATE = 90000
+# Time between two pictures; every one has a second of its own, so that frames are told apart by whole seconds.
+STEP = Gst.SECOND
+
+
+def session_description(port, fields=""):
+    return (
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=pictures\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        f"m=video {port} RTP/AVP 26\n{fields}"
+    )
+
+
+def listening(port):
+    """Whether a UDP socket is bound to this port."""
+    wanted = f":{port:04X}"
+    for file in ("/proc/net/udp", "/proc/net/udp6"):
+        with open(file) as table:
+            if any(line.split()[1].endswith(wanted) for line in table.readlines()[1:]):
+                return True
+    return False
+
+
+def send(pay, port, pictures, sink=None, mtu=300):
+    """Sends (picture, size) pairs, a few at a time, so that no receive buffer runs over."""
+    sink = sink or ("rtpudpsink-rs" if pay == "ours" else "udpsink")
+    line = (
+        f"appsrc name=in format=time ! {PAYLOADERS[pay]} mtu={mtu} timestamp-offset=0 "
+        f"! {sink} name=out host=127.0.0.1 port={port} sync=false"
+    )
+    pipeline = Gst.parse_launch(line)
+    source = pipeline.get_by_name("in")
+    pipeline.set_state(Gst.State.PLAYING)
+    outcome = Outcome()
+    try:
+        for number, (picture, size) in enumerate(pictures):
+            made = buffer(picture, 0)
+            made.pts = number * STEP
+            source.set_property("caps", Gst.Caps.from_string(jpeg_caps(size)))
+            source.emit("push-buffer", made)
+            time.sleep(0.03)
+        source.emit("end-of-stream")
+        pipeline.get_bus().timed_pop_filtered(10 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
+        error_of(pipeline, outcome)
+    finally:
+        pipeline.set_state(Gst.State.NULL)
+    assert not outcome.error, outcome.error
+
+
+# Sent first: receivers may miss the first picture, and this one, unlike all others in size, tells where they began.
+LEAD = ["base420", "self_large"]
+
+
+def receive_with_ffmpeg(pay, names, directory, fields=""):
+    """What FFmpeg makes of the vectors: name -> JPEG, as its RTP receiver put it together; and its log."""
+    port = free_udp_port()
+    sdp = directory / "ffmpeg.sdp"
+    sdp.write_text(session_description(port, fields))
+    argv = ["ffmpeg", "-hide_banner", "-loglevel", "warning", "-protocol_whitelist", "file,udp,rtp"]
+    argv += ["-analyzeduration", "0", "-probesize", "32", "-buffer_size", "2000000", "-copyts", "-i", sdp]
+    argv += ["-c", "copy", "-f", "image2", "-frame_pts", "1", "-enc_time_base", "1:1", directory / "%d.jpg"]
+    sent = [*LEAD, *names]
+    with Child(argv, directory / "ffmpeg.log") as child:
+        wait_until(lambda: listening(port) or child.returncode is not None, 20, lambda: f"FFmpeg:\n{child.tail()}")
+        send(pay, port, [(load(name), size_or(name)) for name in sent])
+        time.sleep(0.5)
+        child.interrupt()
+        child.wait(10)
+        log = child.log()
+    got = {int(path.stem) // CLOCK_RATE: path.read_bytes() for path in directory.glob("*.jpg")}
+    marks = [number for number, data in got.items() if size(data) == size(load(LEAD[1])) and not differs(data, LEAD[1])]
+    assert marks, f"FFmpeg has not got the lead-in:\n{log}"
+    shift = LEAD.index(LEAD[1]) - min(marks)
+    return {name: got[number - shift] for number, name in enumerate(sent) if number >= len(LEAD) and number - shift in got}, log
