@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use livekit_session::{Event, PublishError, TrackId};
@@ -114,14 +115,13 @@ impl LiveKitSink {
     fn handle(&self, event: &Event) {
         gst::debug!(CAT, imp = self, "{event:?}");
         // The one thing that is urgent: a viewer waits.
-        if let Event::KeyframeRequest { track, forward: true, .. } = event {
-            self.request_keyframe(track);
+        if let Event::KeyframeRequest { track, layer, forward: true, .. } = event {
+            self.request_keyframe(track, *layer);
         }
-        let message = messages::structure(event, |track| {
-            self.pad_of(track).map(|pad| pad.name().to_string()).unwrap_or_default()
-        });
-        if let Some(message) = message {
-            self.post_element_message(message);
+        for pad in self.pads_of_event(event) {
+            if let Some(message) = messages::structure(event, &pad) {
+                self.post_element_message(message);
+            }
         }
         match event {
             Event::DataReady => self.data_is_ready(),
@@ -139,13 +139,18 @@ impl LiveKitSink {
                      needs the grant canUpdateOwnMetadata for that")
             ),
             Event::PublishFailed { track, reason } => self.publish_failed(track, reason),
-            Event::Target { track, target, .. } => {
-                if let Some(pad) = self.pad_of(track) {
+            Event::Muted { track, muted, .. } => {
+                for pad in self.pads_of(track) {
+                    pad.imp().muted(*muted);
+                }
+            }
+            Event::Target { track, layer, target } => {
+                if let Some(pad) = self.pad_of(track, *layer) {
                     self.target(&pad, *target);
                 }
             }
-            Event::KeyframesIgnored { track, .. } => self.keyframes_ignored(track),
-            Event::GopTooLong { track, bound, .. } => self.gop_too_long(track, *bound),
+            Event::KeyframesIgnored { track, layer, .. } => self.keyframes_ignored(track, *layer),
+            Event::GopTooLong { track, layer, bound } => self.gop_too_long(track, *layer, *bound),
             Event::Offline { reason, retry_in, .. } => {
                 let warn = self.state().offline_warning.allow(Instant::now());
                 if warn {
@@ -175,7 +180,8 @@ impl LiveKitSink {
             let mut state = self.state();
             state.usable.remove(track) && state.usable.is_empty()
         };
-        let pad = self.pad_of(track).map(|pad| pad.name().to_string()).unwrap_or_default();
+        let pads: Vec<_> = self.pads_of(track).iter().map(|pad| pad.name().to_string()).collect();
+        let pad = pads.join(", ");
         match reason {
             PublishError::CodecNotAllowed { .. } => gst::element_imp_error!(
                 self,
@@ -199,8 +205,29 @@ impl LiveKitSink {
         }
     }
 
-    pub(crate) fn pad_of(&self, track: &TrackId) -> Option<LiveKitSinkPad> {
-        self.state().tracks.get(track)?.upgrade()
+    /// The pad of a layer of a track.
+    pub(crate) fn pad_of(&self, track: &TrackId, layer: usize) -> Option<LiveKitSinkPad> {
+        self.state().tracks.get(track)?.pad(layer)
+    }
+
+    /// The pads of all layers of a track.
+    pub(crate) fn pads_of(&self, track: &TrackId) -> Vec<LiveKitSinkPad> {
+        let state = self.state();
+        let pads = state.tracks.get(track).map(|feeders| feeders.pads.as_slice()).unwrap_or_default();
+        pads.iter().filter_map(glib::WeakRef::upgrade).collect()
+    }
+
+    /// The names of the pads that an event is about; a single empty name if it is about none.
+    fn pads_of_event(&self, event: &Event) -> Vec<String> {
+        let pads = match messages::about(event) {
+            Some((track, Some(layer))) => self.pad_of(track, layer).into_iter().collect(),
+            Some((track, None)) => self.pads_of(track),
+            None => Vec::new(),
+        };
+        match pads.is_empty() {
+            true => vec![String::new()],
+            false => pads.iter().map(|pad| pad.name().to_string()).collect(),
+        }
     }
 
     pub(crate) fn set_connection_state(&self, connection_state: ConnectionState) {

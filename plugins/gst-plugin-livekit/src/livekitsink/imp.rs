@@ -13,6 +13,7 @@ use super::chain::leaf_name;
 use super::feedback::Inbox;
 use super::session::{Leaving, State};
 use super::settings::{self, Settings};
+use super::tracks::Groups;
 use super::{AllowProfiles, Leaf, LiveKitSinkDataPad, LiveKitSinkPad, codecs, data, stats};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -27,6 +28,8 @@ pub struct LiveKitSink {
     pub(crate) inbox: Mutex<Inbox>,
     pub(crate) inbox_empty: Condvar,
     pub(crate) generation: AtomicU64,
+    /// Taken before any other lock.
+    pub(crate) groups: Mutex<Groups>,
     default_identity: String,
 }
 
@@ -44,7 +47,7 @@ impl LiveKitSink {
         self.obj().by_name(&leaf_name(pad)).and_downcast()
     }
 
-    fn our_pads(&self) -> Vec<LiveKitSinkPad> {
+    pub(crate) fn our_pads(&self) -> Vec<LiveKitSinkPad> {
         self.obj().sink_pads().into_iter().filter_map(|pad| pad.downcast().ok()).collect()
     }
 
@@ -130,6 +133,7 @@ impl ObjectSubclass for LiveKitSink {
             inbox: Mutex::default(),
             inbox_empty: Condvar::new(),
             generation: AtomicU64::new(0),
+            groups: Mutex::default(),
             default_identity: settings::default_identity(),
         }
     }
@@ -151,6 +155,11 @@ impl ObjectImpl for LiveKitSink {
             "gop-cache" | "gop-cache-time" => leaves().for_each(|leaf| leaf.imp().apply_gop_cache()),
             "participant-name" | "metadata" | "attributes" => self.describe(),
             _ => {}
+        }
+        if pspec.name() == "muted" {
+            for pad in self.our_pads() {
+                pad.imp().follow_muted();
+            }
         }
         if matches!(pspec.name(), "bitrate-feedback" | "share-encoder" | "pause-upstream") {
             for pad in self.our_pads() {
@@ -203,8 +212,12 @@ impl LiveKitSink {
         let snapshot = session.map(|(_, session)| session.stats()).unwrap_or_default();
         let pads: Vec<Option<LiveKitSinkPad>> = {
             let state = self.state();
-            let pad = |id| state.tracks.get(&id).and_then(glib::WeakRef::upgrade);
-            snapshot.tracks.iter().map(|track| track.track.and_then(pad)).collect()
+            let pad = |stats: &livekit_session::TrackStats| {
+                // Of a track that was replaced, its pad has another one by now.
+                let id = stats.track.filter(|id| !state.retired.contains(id))?;
+                state.tracks.get(&id)?.pad(stats.layer)
+            };
+            snapshot.tracks.iter().map(pad).collect()
         };
         let with_early = |pad: &LiveKitSinkPad| {
             let early = self.leaf_of(pad).map_or(0, |leaf| leaf.imp().early());
@@ -373,7 +386,9 @@ impl ElementImpl for LiveKitSink {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
+        let mut track = None;
         if let Some(pad) = pad.downcast_ref::<LiveKitSinkPad>() {
+            track = pad.imp().effective().track;
             pad.imp().release();
             self.let_go(pad);
             self.remove_chain(pad);
@@ -389,6 +404,9 @@ impl ElementImpl for LiveKitSink {
         self.obj().child_removed(pad, &name);
         if self.obj().sink_pads().is_empty() {
             self.end_preroll("no pad is left");
+        }
+        if let Some(track) = track {
+            self.regroup(&track);
         }
     }
 

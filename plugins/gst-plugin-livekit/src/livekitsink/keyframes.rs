@@ -60,15 +60,15 @@ pub(crate) fn apply_gop_cache(pad: &LiveKitSinkPad, track: &Track, layer: usize)
 impl LiveKitSink {
     /// Asks the encoder for a keyframe. A slow event handler upstream must not hold up the messages, hence
     /// a call of its own.
-    pub(crate) fn request_keyframe(&self, track: &TrackId) {
-        let Some(pad) = self.pad_of(track) else { return };
+    pub(crate) fn request_keyframe(&self, track: &TrackId, layer: usize) {
+        let Some(pad) = self.pad_of(track, layer) else { return };
         let Some(leaf) = self.leaf_of(&pad) else { return };
         workers::run(move || ask_upstream(&pad, &leaf));
     }
 
     /// The encoder does not answer.
-    pub(crate) fn keyframes_ignored(&self, track: &TrackId) {
-        let Some(pad) = self.pad_of(track) else { return };
+    pub(crate) fn keyframes_ignored(&self, track: &TrackId, layer: usize) {
+        let Some(pad) = self.pad_of(track, layer) else { return };
         let Some(leaf) = self.leaf_of(&pad) else { return };
         let cached = pad.imp().effective().gop_cache.unwrap_or_default() != GopCache::Off;
         let encoder = encoder_of(&pad).map(|found| found.element.name().to_string());
@@ -76,8 +76,8 @@ impl LiveKitSink {
     }
 
     /// Groups of pictures are longer than what is kept.
-    pub(crate) fn gop_too_long(&self, track: &TrackId, bound: GopTooLong) {
-        let Some(pad) = self.pad_of(track) else { return };
+    pub(crate) fn gop_too_long(&self, track: &TrackId, layer: usize, bound: GopTooLong) {
+        let Some(pad) = self.pad_of(track, layer) else { return };
         let Some(leaf) = self.leaf_of(&pad) else { return };
         leaf.imp().warn_once(&Warning::GopTooLong { bound });
     }

@@ -12,7 +12,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use livekit_session::bitstream;
-use livekit_session::{Codec, Frame, LayerConfig, Outcome, Track, TrackConfig, TrackSource};
+use livekit_session::{Codec, Frame, LayerConfig, Outcome, TrackConfig, TrackSource};
 
 use super::checks::{Seen, StreamChecks, Warning};
 use super::clockmap::Look;
@@ -20,6 +20,7 @@ use super::imp::CAT;
 use super::session::Leaving;
 use super::settings::PadSettings;
 use super::timeline::Progress;
+use super::tracks::Feed;
 use super::watch::Silence;
 use super::{AllowProfiles, LiveKitSink, LiveKitSinkPad, codecs, keyframes};
 
@@ -43,8 +44,8 @@ struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
     /// What the track is to be, once caps came.
     config: Option<TrackConfig>,
-    /// The track, and the generation of its session.
-    track: Option<(u64, Arc<Track>)>,
+    /// Where the frames go.
+    feed: Option<Feed>,
     /// How far the track is on the session's timeline.
     progress: Progress,
     checks: StreamChecks,
@@ -56,6 +57,8 @@ struct Stream {
     early: u64,
     /// The caps say nothing of the size: the frames do.
     sized_by_frames: bool,
+    /// The end of the stream came, and nothing since.
+    ended: bool,
 }
 
 impl Default for Stream {
@@ -63,13 +66,14 @@ impl Default for Stream {
         Self {
             segment: gst::FormattedSegment::default(),
             config: None,
-            track: None,
+            feed: None,
             progress: Progress::default(),
             checks: StreamChecks::new(Codec::H264, 0),
             primed: false,
             refused: None,
             early: 0,
             sized_by_frames: false,
+            ended: false,
         }
     }
 }
@@ -99,13 +103,55 @@ impl Leaf {
 
     /// Ends the track.
     pub(crate) fn close(&self) {
-        let track = self.stream().track.take();
-        if let Some(track) = track {
+        let feed = self.set_feed(None);
+        if let Some(feed) = feed {
             match self.sink() {
-                Some(sink) => sink.imp().unpublish(track),
-                None => drop(track),
+                Some(sink) => sink.imp().unpublish(feed),
+                None => drop(feed),
             }
         }
+    }
+
+    /// Where the frames go.
+    pub(crate) fn feed(&self) -> Option<Feed> {
+        self.stream().feed.clone()
+    }
+
+    /// Frames go there from now on. Returns where they went before.
+    pub(crate) fn set_feed(&self, feed: Option<Feed>) -> Option<Feed> {
+        let mut stream = self.stream();
+        if feed.is_some() {
+            stream.primed = false;
+            stream.progress = Progress::default();
+        }
+        std::mem::replace(&mut stream.feed, feed)
+    }
+
+    /// The track that the stream is, or would be if it were not a layer of one; `None` = there is no stream, or
+    /// its size is not known yet.
+    pub(crate) fn config(&self) -> Option<TrackConfig> {
+        let muted = self.pad()?.imp().effective().muted.unwrap_or_default();
+        let stream = self.stream();
+        let config = stream.config.clone().filter(|_| !stream.ended)?;
+        let sized = !config.codec.is_video() || config.top_layer().width > 0;
+        (sized || self.has_data()).then_some(TrackConfig { muted, ..config })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_config(&self, config: Option<TrackConfig>) {
+        self.stream().config = config;
+    }
+
+    /// The pad's `muted` changed.
+    pub(crate) fn apply_muted(&self) {
+        if let (Some(pad), Some(feed)) = (self.pad(), self.feed()) {
+            feed.track.set_muted(pad.imp().effective().muted.unwrap_or_default());
+        }
+    }
+
+    /// The stream can't be what the pad is asked to make of it.
+    pub(crate) fn refuse_pad(&self, text: &str) {
+        let _ = self.refuse(text);
     }
 
     fn stream(&self) -> MutexGuard<'_, Stream> {
@@ -123,19 +169,8 @@ impl Leaf {
     /// Publishes what `config` says, in the place of what was published before.
     fn publish(&self) {
         let (Some(sink), Some(pad)) = (self.sink(), self.pad()) else { return };
-        let (config, old) = {
-            let mut stream = self.stream();
-            (stream.config.clone(), stream.track.take())
-        };
-        let Some(config) = config else { return };
         let hold = !self.live.load(Ordering::Acquire);
-        if let Some(track) = sink.imp().publish(&pad, config, old, hold) {
-            keyframes::apply_gop_cache(&pad, &track.1, 0);
-            let mut stream = self.stream();
-            stream.primed = false;
-            stream.progress = Progress::default();
-            stream.track = Some(track);
-        }
+        sink.imp().publish_pad(&pad, &self.obj(), hold);
     }
 
     /// Whether what comes is live, as far as is known.
@@ -145,9 +180,8 @@ impl Leaf {
 
     /// The pad's settings of the GOP cache, or who is upstream, changed.
     pub(crate) fn apply_gop_cache(&self) {
-        let track = self.stream().track.clone();
-        if let (Some(pad), Some((_, track))) = (self.pad(), track) {
-            keyframes::apply_gop_cache(&pad, &track, 0);
+        if let (Some(pad), Some(feed)) = (self.pad(), self.feed()) {
+            keyframes::apply_gop_cache(&pad, &feed.track, feed.layer);
         }
     }
 
@@ -211,22 +245,23 @@ impl Leaf {
         if self.live.load(Ordering::Acquire) || !self.sink().is_some_and(|sink| sink.imp().holds()) {
             return;
         }
-        let (track, segment) = {
+        let (feed, segment) = {
             let mut stream = self.stream();
-            let Some((_, track)) = stream.track.clone() else { return };
-            if track.is_live() || std::mem::replace(&mut stream.primed, true) {
+            let Some(feed) = stream.feed.clone() else { return };
+            if feed.track.is_live() || std::mem::replace(&mut stream.primed, true) {
                 return;
             }
-            (track, stream.segment.clone())
+            (feed, stream.segment.clone())
         };
         let Ok(map) = buffer.map_readable() else { return };
         let media_time = self.running_time(&segment, buffer).unwrap_or_default().into();
-        track.prime(Frame {
+        let frame = Frame {
             data: Arc::from(map.as_slice()),
             media_time,
             captured_at: Instant::now(),
             capture_time: None,
-        });
+        };
+        feed.track.prime_layer(feed.layer, frame);
     }
 
     /// Where a frame's running time lies on the session's timeline, and on the monotonic clock.
@@ -307,6 +342,7 @@ fn track_config(codec: Codec, caps: &gst::StructureRef, settings: &PadSettings, 
         start_bitrate: settings.start_bitrate.unwrap_or_default(),
         max_bitrate: settings.max_bitrate.unwrap_or_default(),
     }];
+    config.priority = settings.priority.unwrap_or(1);
     if codec == Codec::H264 {
         config.h264_profile = caps.get::<&str>("profile").map(codecs::h264_profile).unwrap_or_default();
     }
@@ -405,7 +441,7 @@ impl BaseSinkImpl for Leaf {
         let renew = {
             let mut stream = self.stream();
             let renew =
-                !(stream.track.is_some() && stream.config.as_ref().is_some_and(|c| same_track(c, &config)));
+                !(stream.feed.is_some() && stream.config.as_ref().is_some_and(|c| same_track(c, &config)));
             if stream.config.as_ref().is_none_or(|old| old.codec != config.codec) {
                 stream.checks = StreamChecks::new(config.codec, settings.max_bitrate.unwrap_or_default());
             }
@@ -451,13 +487,14 @@ impl BaseSinkImpl for Leaf {
                 self.parent_event(event)
             }
             EventView::Eos(_) => {
-                if self.stream().track.is_none()
+                if self.stream().feed.is_none()
                     && let Some(sink) = self.sink()
                 {
                     sink.imp().end_preroll("a stream without data");
                 }
                 // Waits for the last frame's time, and tells the bin.
                 let ok = self.parent_event(event);
+                self.stream().ended = true;
                 // If this was the last pad, the bin is leaving, and what is queued still has to go out.
                 if self.sink().is_none_or(|sink| sink.imp().state().leaving == Leaving::No) {
                     self.close();
@@ -471,7 +508,8 @@ impl BaseSinkImpl for Leaf {
     fn prepare(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.has_data.store(true, Ordering::Release);
         let (unknown, refused) = {
-            let stream = self.stream();
+            let mut stream = self.stream();
+            stream.ended = false;
             (stream.config.is_none(), stream.refused.is_some())
         };
         if unknown && !refused {
@@ -487,9 +525,12 @@ impl BaseSinkImpl for Leaf {
         // Nothing published yet, or in a session that was left after EOS.
         let generation = self.sink().map_or(0, |sink| sink.imp().data_generation());
         let resized = self.take_size(buffer);
-        let missing = self.stream().track.as_ref().is_none_or(|(of, _)| *of != generation);
+        let missing = self.stream().feed.as_ref().is_none_or(|feed| feed.generation != generation);
         if missing || resized {
             self.publish();
+            if self.stream().refused.is_some() {
+                return Err(gst::FlowError::NotNegotiated);
+            }
         }
         self.prime(buffer);
         Ok(gst::FlowSuccess::Ok)
@@ -500,10 +541,10 @@ impl BaseSinkImpl for Leaf {
             gst::element_imp_error!(self, gst::ResourceError::Read, ("Cannot read a buffer's memory"));
             gst::FlowError::Error
         })?;
-        let (segment, codec, track) = {
+        let (segment, codec, feed) = {
             let stream = self.stream();
             let codec = stream.config.as_ref().map(|config| config.codec).filter(|codec| codec.is_video());
-            (stream.segment.clone(), codec, stream.track.as_ref().map(|(_, track)| track.clone()))
+            (stream.segment.clone(), codec, stream.feed.clone())
         };
         let unit = codec.map(|codec| bitstream::inspect(codec, &map));
         let seen = Seen {
@@ -518,13 +559,13 @@ impl BaseSinkImpl for Leaf {
             stream.early += u64::from(running_time.is_none());
             (stream.checks.frame(&seen), stream.early)
         };
-        match (running_time, track) {
-            (Some(running_time), Some(track)) => {
+        match (running_time, feed) {
+            (Some(running_time), Some(feed)) => {
                 let (media_time, captured_at) = self.place(running_time);
                 let capture_time = capture_time(buffer);
                 let frame = Frame { data: Arc::from(map.as_slice()), media_time, captured_at, capture_time };
                 // The session counts what it drops, and asks for a keyframe if one is needed.
-                if let Outcome::Dropped(reason) = track.write(frame) {
+                if let Outcome::Dropped(reason) = feed.track.write_layer(feed.layer, frame) {
                     gst::log!(CAT, imp = self, "dropped: {}", reason.as_str());
                 }
             }
@@ -610,7 +651,7 @@ mod tests {
                 sink.imp().end_preroll("this is a test");
             }
             leaf.imp().prepare(&gst::Buffer::from_slice([0, 0, 0, 1, 0x65, 0])).unwrap();
-            assert!(leaf.imp().stream().track.is_some());
+            assert!(leaf.imp().stream().feed.is_some());
             assert_eq!(leaf.imp().stream().primed, held);
             sink.set_state(gst::State::Null).unwrap();
         }

@@ -8,8 +8,25 @@ use livekit_session::{ConnectionQuality, Error, Event, KeyframeReason, Quality, 
 
 use super::settings::nanos;
 
-/// The message for `event`; `pad` gives the name of a track's pad. `None` = this event has no message.
-pub(crate) fn structure(event: &Event, pad: impl Fn(&TrackId) -> String) -> Option<gst::Structure> {
+/// The track that an event is about, and its layer; without one it is about all of them.
+pub(crate) fn about(event: &Event) -> Option<(&TrackId, Option<usize>)> {
+    match event {
+        Event::KeyframeRequest { track, layer, .. }
+        | Event::KeyframesIgnored { track, layer, .. }
+        | Event::GopTooLong { track, layer, .. }
+        | Event::GopReplayed { track, layer, .. }
+        | Event::Target { track, layer, .. } => Some((track, Some(*layer))),
+        Event::Published { track, .. }
+        | Event::Unpublished { track, .. }
+        | Event::PublishFailed { track, .. }
+        | Event::SubscribedQuality { track, .. }
+        | Event::Muted { track, .. } => Some((track, None)),
+        _ => None,
+    }
+}
+
+/// The message for `event` about the pad of this name. `None` = this event has no message.
+pub(crate) fn structure(event: &Event, pad: &str) -> Option<gst::Structure> {
     let message = match event {
         Event::Connecting { url, attempt } => {
             gst::Structure::builder("livekit-connecting").field("url", url).field("attempt", attempt).build()
@@ -21,39 +38,35 @@ pub(crate) fn structure(event: &Event, pad: impl Fn(&TrackId) -> String) -> Opti
             .field("participant-sid", &room.participant_sid)
             .field("server-version", &room.server_version)
             .build(),
-        Event::Published { track, sid, name, mime_type } => gst::Structure::builder("livekit-published")
-            .field("pad", pad(track))
+        Event::Published { sid, name, mime_type, .. } => gst::Structure::builder("livekit-published")
+            .field("pad", pad)
             .field("track-sid", sid)
             .field("track-name", name)
             .field("mime-type", mime_type)
             .build(),
-        Event::Unpublished { track, sid } => gst::Structure::builder("livekit-unpublished")
-            .field("pad", pad(track))
-            .field("track-sid", sid)
-            .build(),
-        Event::KeyframeRequest { track, reason, forward, .. } => {
-            gst::Structure::builder("livekit-keyframe-request")
-                .field("pad", pad(track))
-                .field("kind", keyframe_reason(*reason))
-                .field("forwarded", forward)
-                .build()
+        Event::Unpublished { sid, .. } => {
+            gst::Structure::builder("livekit-unpublished").field("pad", pad).field("track-sid", sid).build()
         }
-        Event::Muted { track, muted, by_server } => gst::Structure::builder("livekit-muted")
-            .field("pad", pad(track))
+        Event::KeyframeRequest { reason, forward, .. } => gst::Structure::builder("livekit-keyframe-request")
+            .field("pad", pad)
+            .field("kind", keyframe_reason(*reason))
+            .field("forwarded", forward)
+            .build(),
+        Event::Muted { muted, by_server, .. } => gst::Structure::builder("livekit-muted")
+            .field("pad", pad)
             .field("muted", muted)
             .field("by-server", by_server)
             .build(),
-        Event::GopReplayed { track, frames, takes, .. } => gst::Structure::builder("livekit-gop-replayed")
-            .field("pad", pad(track))
+        Event::GopReplayed { frames, takes, .. } => gst::Structure::builder("livekit-gop-replayed")
+            .field("pad", pad)
             .field("frames", u32::try_from(*frames).unwrap_or(u32::MAX))
             .field("delay", nanos(*takes))
             .build(),
         Event::BandwidthEstimate(bitrate) => {
             gst::Structure::builder("livekit-bandwidth-estimate").field("bitrate", bitrate).build()
         }
-        Event::SubscribedQuality { track, qualities } => {
-            let mut message =
-                gst::Structure::builder("livekit-subscribed-quality").field("pad", pad(track)).build();
+        Event::SubscribedQuality { qualities, .. } => {
+            let mut message = gst::Structure::builder("livekit-subscribed-quality").field("pad", pad).build();
             for (quality, wanted) in qualities {
                 message.set(
                     match quality {
@@ -143,7 +156,7 @@ mod tests {
     use livekit_session::Participant;
 
     fn message(event: &Event) -> gst::Structure {
-        structure(event, |_| "video_0".into()).unwrap()
+        structure(event, "video_0").unwrap()
     }
 
     #[test]
@@ -165,7 +178,7 @@ mod tests {
         assert_eq!((left.name().as_str(), left.get::<&str>("sid")), ("livekit-participant-left", Ok("PA_1")));
         assert_eq!(message(&Event::BandwidthEstimate(9)).get::<u64>("bitrate"), Ok(9));
         assert_eq!(message(&Event::Disconnected(None)).get::<&str>("reason"), Ok("left"));
-        assert!(structure(&Event::StateChanged(Default::default()), |_| String::new()).is_none());
+        assert!(structure(&Event::StateChanged(Default::default()), "").is_none());
     }
 
     #[test]

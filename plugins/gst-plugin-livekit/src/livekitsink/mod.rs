@@ -66,6 +66,7 @@ mod targets;
 #[cfg(test)]
 mod targets_tests;
 mod timeline;
+mod tracks;
 mod watch;
 mod workers;
 

@@ -39,6 +39,28 @@ impl LiveKitSinkPad {
         *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = Some(media_type);
     }
 
+    /// The track was muted or unmuted, maybe by somebody else.
+    pub(crate) fn muted(&self, muted: bool) {
+        if self.effective().muted.unwrap_or_default() != muted {
+            self.settings.lock().unwrap_or_else(PoisonError::into_inner).muted = Some(muted);
+            self.obj().notify("muted");
+        }
+    }
+
+    /// The element's `muted` was set: it counts for this pad, too.
+    pub(crate) fn follow_muted(&self) {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).muted = None;
+        self.obj().notify("muted");
+        self.apply_muted();
+    }
+
+    fn apply_muted(&self) {
+        let sink = self.obj().parent().and_downcast::<super::LiveKitSink>();
+        if let Some(leaf) = sink.and_then(|sink| sink.imp().leaf_of(&self.obj())) {
+            leaf.imp().apply_muted();
+        }
+    }
+
     /// The pad's settings, with what is unset taken from the element's.
     pub(crate) fn effective(&self) -> PadSettings {
         let own = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -68,6 +90,9 @@ impl ObjectImpl for LiveKitSinkPad {
             && let Some(leaf) = sink.and_then(|sink| sink.imp().leaf_of(&self.obj()))
         {
             leaf.imp().apply_gop_cache();
+        }
+        if pspec.name() == "muted" {
+            self.apply_muted();
         }
     }
 

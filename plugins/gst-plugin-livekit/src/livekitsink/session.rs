@@ -11,13 +11,14 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use livekit_session::{
-    Credentials, Description, Event, Secret, Session, SessionConfig, Track, TrackConfig, TrackId,
+    Credentials, Description, Event, Secret, Session, SessionConfig, TrackConfig, TrackId,
 };
 
 use super::imp::{CAT, LiveKitSink};
 use super::messages::Throttle;
 use super::preroll::Preroll;
 use super::timeline::Timeline;
+use super::tracks::{Feed, Feeders};
 use super::{ConnectionState, LiveKitSinkPad, credentials, errors};
 
 /// How long leaving may take; the session promises this much.
@@ -62,8 +63,8 @@ pub(crate) struct State {
     /// The session was started with data channels; and they are open.
     pub data_wanted: bool,
     pub data_ready: bool,
-    /// The pad of each track of the session.
-    pub tracks: HashMap<TrackId, glib::WeakRef<LiveKitSinkPad>>,
+    /// The pads of each track of the session.
+    pub tracks: HashMap<TrackId, Feeders>,
     /// Of these, the ones that ended; the oldest first.
     pub retired: VecDeque<TrackId>,
     /// Tracks that are wanted, and not refused by the server.
@@ -81,7 +82,7 @@ impl State {
     }
 
     /// A track ended.
-    fn retire(&mut self, track: TrackId) {
+    pub(crate) fn retire(&mut self, track: TrackId) {
         self.usable.remove(&track);
         self.retired.push_back(track);
         while self.retired.len() > RETIRED_TRACKS {
@@ -244,30 +245,15 @@ impl LiveKitSink {
         &self,
         pad: &LiveKitSinkPad,
         config: TrackConfig,
-        old: Option<(u64, Arc<Track>)>,
+        old: Option<Feed>,
         hold: bool,
-    ) -> Option<(u64, Arc<Track>)> {
+    ) -> Option<Feed> {
         let (generation, session) = self.session_for_data(hold)?;
-        // Ids count anew in each session.
-        let replaced = old.as_ref().and_then(|(of, old)| (*of == generation).then(|| old.id()));
         gst::info!(CAT, imp = self, "adding {config:?} for {}", pad.name());
-        let mut state = self.state();
-        if state.session.as_ref().is_none_or(|(of, _)| *of != generation) {
-            return None;
-        }
-        // Under the lock, so that the track's pad is known before the first event names the track;
-        // adding a track only puts it into a queue.
-        let track = session.add_track(config);
-        let id = track.id();
-        state.tracks.insert(id, pad.downgrade());
-        state.usable.insert(id);
-        state.preroll.added(Held::Track(id));
-        if let Some(replaced) = replaced {
-            // Now that another one is waited for, this ends nothing.
-            state.retire(replaced);
-            state.preroll.settled(&Held::Track(replaced));
-        }
-        Some((generation, Arc::new(track)))
+        let track = self.add_track(generation, &session, config, Feeders::of([pad]))?;
+        let replaced = old.filter(|old| old.generation == generation);
+        self.replaced(generation, replaced.iter().map(|old| old.track.id()).collect());
+        Some(Feed { generation, track, layer: 0 })
     }
 
     /// The generation of the session that data goes to; 0 = one is to be joined first.
@@ -284,14 +270,21 @@ impl LiveKitSink {
         self.state().preroll.is_pending()
     }
 
-    /// A pad's track ended by itself: end of stream, new caps, or the pad was released.
-    pub(crate) fn unpublish(&self, (generation, track): (u64, Arc<Track>)) {
-        let id = track.id();
-        drop(track);
+    /// A pad's stream ended by itself: end of stream, or the pad was released. With the last one of its pads a
+    /// track ends.
+    pub(crate) fn unpublish(&self, feed: Feed) {
+        let (generation, id) = (feed.generation, feed.track.id());
+        drop(feed);
         let done = {
             let mut state = self.state();
             if state.session.as_ref().is_none_or(|(of, _)| *of != generation) {
                 return;
+            }
+            if let Some(feeders) = state.tracks.get_mut(&id) {
+                feeders.open = feeders.open.saturating_sub(1);
+                if feeders.open > 0 {
+                    return;
+                }
             }
             state.retire(id);
             state.preroll.settled(&Held::Track(id))
@@ -456,9 +449,9 @@ mod tests {
             assert_eq!(imp.generation(), before + 1, "one session");
             let state = imp.state();
             assert_eq!(state.session.as_ref().unwrap().0, before + 1);
-            for (generation, track) in &tracks {
-                assert_eq!(*generation, before + 1);
-                assert!(state.usable.contains(&track.id()));
+            for feed in &tracks {
+                assert_eq!(feed.generation, before + 1);
+                assert!(state.usable.contains(&feed.track.id()));
             }
             assert_eq!(state.tracks.len(), pads.len(), "all in the new session");
         }
@@ -473,7 +466,7 @@ mod tests {
         for _ in 0..100 {
             old = sink.imp().publish(&pad, track(), old, true);
         }
-        let last = old.as_ref().unwrap().1.id();
+        let last = old.as_ref().unwrap().track.id();
         assert_eq!(sink.imp().state().tracks.len(), RETIRED_TRACKS + 1);
         assert!(sink.imp().state().tracks.contains_key(&last));
         for _ in 0..100 {

@@ -28,6 +28,10 @@ pub(crate) struct PadSettings {
     pub red: Option<bool>,
     pub gop_cache: Option<GopCache>,
     pub gop_cache_time: Option<Duration>,
+    pub priority: Option<u32>,
+    pub muted: Option<bool>,
+    /// Which track this is a layer of; a pad's only.
+    pub track: Option<String>,
 }
 
 impl PadSettings {
@@ -45,6 +49,9 @@ impl PadSettings {
             red: self.red.or(defaults.red),
             gop_cache: self.gop_cache.or(defaults.gop_cache),
             gop_cache_time: self.gop_cache_time.or(defaults.gop_cache_time),
+            priority: self.priority.or(defaults.priority),
+            muted: self.muted.or(defaults.muted),
+            track: self.track,
         }
     }
 
@@ -62,6 +69,9 @@ impl PadSettings {
             "red" => self.red = value.get().ok(),
             "gop-cache" => self.gop_cache = value.get().ok(),
             "gop-cache-time" => self.gop_cache_time = value.get().ok().map(Duration::from_nanos),
+            "priority" => self.priority = value.get().ok().filter(|p| *p != 1),
+            "muted" => self.muted = value.get().ok(),
+            "track" => self.track = string(value),
             _ => return false,
         }
         true
@@ -81,6 +91,9 @@ impl PadSettings {
             "red" => self.red.unwrap_or_default().to_value(),
             "gop-cache" => self.gop_cache.unwrap_or_default().to_value(),
             "gop-cache-time" => nanos(self.gop_cache_time.unwrap_or(GOP_CACHE_TIME)).to_value(),
+            "priority" => self.priority.unwrap_or(1).to_value(),
+            "muted" => self.muted.unwrap_or_default().to_value(),
+            "track" => self.track.to_value(),
             _ => return None,
         })
     }
@@ -289,11 +302,31 @@ fn pad_properties() -> Vec<glib::ParamSpec> {
             .default_value(nanos(GOP_CACHE_TIME))
             .mutable_playing()
             .build(),
+        glib::ParamSpecUInt::builder("priority")
+            .nick("Priority")
+            .blurb("The track's weight against that of the other tracks when bandwidth is short")
+            .minimum(1)
+            .default_value(1)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("muted")
+            .nick("Muted")
+            .blurb("Viewers are told that there is nothing to see or hear, and no frame is sent; the room may set it, too")
+            .mutable_playing()
+            .build(),
     ]
 }
 
 /// Properties of a pad.
-pub(crate) static PAD_PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(pad_properties);
+pub(crate) static PAD_PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let mut all = pad_properties();
+    all.push(text(
+        "track",
+        "Track",
+        "Pads with the same value are layers of one simulcast track, ordered by size; unset = a track of its own",
+    ));
+    all
+});
 
 /// Properties of the element.
 pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {

@@ -38,6 +38,7 @@ fn track_structure(track: &TrackStats, early: u64) -> gst::Structure {
     let keyframes = &track.keyframes;
     let mut structure = gst::Structure::builder("livekit-track-stats")
         .field_if_some("track-sid", track.sid.as_deref())
+        .field("layer", u32::try_from(track.layer).unwrap_or(u32::MAX))
         .field("frames-sent", track.frames_sent)
         .field("bytes-sent", track.bytes_sent)
         .field("keyframes-sent", track.keyframes_sent)
