@@ -26,7 +26,7 @@ from harness.server import LiveKitServer  # noqa: E402
 from harness.stamp import Painter  # noqa: E402
 from harness.subscriber import Subscriber  # noqa: E402
 
-OURS, PEER = "livekitsink", "LiveKit SDK"
+OURS, PEER, WEBRTCSINK = "livekitsink", "LiveKit SDK", "livekitwebrtcsink"
 FILE_SIZE, FILE_FPS, FILE_BITRATE = (1920, 1080), 30, 4_000_000
 
 
@@ -47,6 +47,14 @@ def cache_dir():
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gst-livekit-boards" / "benches"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def webrtcsink_dir():
+    """Where `benches/run peers --build` put livekitwebrtcsink, or None."""
+    manifest = (BENCHES / "livekitwebrtcsink" / "Cargo.toml").read_text()
+    version = re.search(r'^gst-plugin-webrtc = \{ version = "=([\d.]+)"', manifest, re.M)[1]
+    path = cache_dir() / f"livekitwebrtcsink-{version}"
+    return path if (path / "libgstrswebrtc.so").exists() else None
 
 
 # ---- machine ----
@@ -170,6 +178,7 @@ class Bench:
         seen = subprocess.run(["gst-inspect-1.0", "livekitsink"], env=self.env, capture_output=True, text=True)
         if seen.returncode or str(self.plugin_dir) not in seen.stdout:
             raise SystemExit(f"gst-inspect-1.0 does not find livekitsink in {self.plugin_dir}:\n{seen.stdout[:500]}{seen.stderr}")
+        self.webrtcsink_env = self._find_webrtcsink()
         say("starting livekit-server")
         self.server = LiveKitServer(self.folder)
         say("one join to warm up (it loads the SDK's native library)")
@@ -180,6 +189,19 @@ class Bench:
     def __exit__(self, *_):
         self.server.stop()
         self._folder.cleanup()
+
+    def _find_webrtcsink(self):
+        """The environment in which gst-launch finds livekitwebrtcsink, or None."""
+        path = None if self.args.no_peer else webrtcsink_dir()
+        if not path:
+            if not self.args.no_peer:
+                say("livekitwebrtcsink is not built and left out; benches/run peers --build does that")
+            return None
+        env = dict(self.env, GST_PLUGIN_PATH=str(path), GST_REGISTRY=str(self.folder / "webrtcsink-registry.bin"))
+        seen = subprocess.run(["gst-inspect-1.0", WEBRTCSINK], env=env, capture_output=True, text=True)
+        if seen.returncode:
+            raise SystemExit(f"{path} holds a plugin that cannot be loaded; remove that folder and build it anew:\n{seen.stdout[:500]}{seen.stderr}")
+        return env
 
     def room(self, label):
         self._count += 1
@@ -194,6 +216,11 @@ class Bench:
     def launch(self, room, pipeline):
         """gst-launch-1.0 with livekitsink in it."""
         return Child(["gst-launch-1.0", "-q", "-e", *pipeline.split()], self.log(room), env=self.publisher_env(room))
+
+    def webrtcsink(self, identity="publisher", room=""):
+        """The element with its properties. It has to be forbidden to subscribe: it answers no offer, and is thrown out for that."""
+        token = self.server.token(room, identity, ttl=3600, canSubscribe=False)
+        return f"{WEBRTCSINK} signaller::ws-url={self.server.url} signaller::auth-token={token} signaller::room-name={room} signaller::identity={identity}"
 
     def peer(self, room, pipeline, size, bitrate, live=False, encoder=None):
         return Peer(self, room, pipeline, size, bitrate, live, encoder)

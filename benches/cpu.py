@@ -4,14 +4,15 @@
 `whole` divides the CPU time of the process's whole life (loading, joining, leaving) by the seconds of media; `steady`
 is the slope while it plays, from 5 s after the start to 3 s before the end.
 The same input into a fakesink shows what reading, demuxing and pacing cost by themselves.
-Peer: LiveKit's Python SDK with its pre-encoded source, fed by an appsink (sdk_peer.py).
+Peers: LiveKit's Python SDK with its pre-encoded source, fed by an appsink (sdk_peer.py); livekitwebrtcsink of gst-plugins-rs, if
+`benches/run peers --build` has built it (without its optional congestion control, which would cost more).
 """
 
 import sys
 import time
 
 import common
-from common import OURS, PEER, Bench, Child, Subscriber, Watch, cpu_seconds, say, wait_with_usage
+from common import OURS, PEER, WEBRTCSINK, Bench, Child, Subscriber, Watch, cpu_seconds, say, wait_with_usage
 
 FAKESINK, PARSED = "fakesink", "h264parse ! fakesink"
 MB = "peak RSS, MB"
@@ -19,13 +20,15 @@ MB = "peak RSS, MB"
 
 def one(bench, name, path, seconds):
     room = bench.room(name)
-    viewer = Subscriber(bench.server, room) if name in (OURS, PEER) else None
+    viewer = Subscriber(bench.server, room) if name in (OURS, PEER, WEBRTCSINK) else None
     source = f"filesrc location={path} ! qtdemux"
     try:
         if name == OURS:
             child = bench.launch(room, source + " ! livekitsink")
         elif name == PEER:
             child = bench.peer(room, source, common.FILE_SIZE, common.FILE_BITRATE)
+        elif name == WEBRTCSINK:
+            child = Child(["gst-launch-1.0", "-q", "-e", *f"{source} ! {bench.webrtcsink(room=room)}".split()], bench.log(room), env=bench.webrtcsink_env)
         else:
             parse = " ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au" if name == PARSED else ""
             pipeline = source + parse + " ! fakesink sync=true"
@@ -69,9 +72,10 @@ def main():
     if args.seconds < 12:
         parser.error("--seconds must be 12 or more, or nothing is left between start and end")
     path = common.test_file(args.seconds)
-    names = [OURS, FAKESINK, PARSED] + [PEER] * (not args.no_peer)
-    results = {name: [] for name in names}
     with Bench(args) as bench:
+        peers = [] if args.no_peer else [WEBRTCSINK] * bool(bench.webrtcsink_env) + [PEER]
+        names = [OURS, FAKESINK, PARSED, *peers]
+        results = {name: [] for name in names}
         for n in range(args.rounds):
             say(f"round {n + 1} of {args.rounds}, load average {common.load():.2f}")
             for name in names:
@@ -81,12 +85,11 @@ def main():
     for title, key, digits in (("CPU s/s, steady", "steady", 4), ("CPU s/s, whole life", "whole", 4), (MB, "rss", 1), ("threads, most", "threads", 0)):
         values = {n: [r[key] for r in results[n]] for n in names}
         row = [title] + [common.spread(values[n], digits) for n in names]
-        if PEER in names:
-            row.append(common.ratio(values[OURS], values[PEER]))
+        row += [common.ratio(values[OURS], values[peer]) for peer in peers]
         rows.append(row)
     pictures = [common.spread([r["pictures"] for r in results[n]], 0) if results[n][0]["pictures"] is not None else "–" for n in names]
-    rows.append([f"pictures at the viewer, of {args.seconds * common.FILE_FPS}", *pictures] + ["–"] * (PEER in names))
-    common.table(["figure", *names] + ["ours / peer"] * (PEER in names), rows)
+    rows.append([f"pictures at the viewer, of {args.seconds * common.FILE_FPS}", *pictures] + ["–"] * len(peers))
+    common.table(["figure", *names] + [f"ours / {peer}" for peer in peers], rows)
     if args.threads:
         for name in names:
             print(f"{name}, CPU ms per second of media by thread, last round: " + ", ".join(f"{t} {s / args.seconds * 1000:.1f}" for t, s in results[name][-1]["split"].items() if s > 0.005))
