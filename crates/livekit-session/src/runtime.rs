@@ -5,12 +5,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
 
-static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
+static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
 
 /// Threads that look up host names and read certificates, for all sessions. Few, however many sessions start at once;
 /// more than one, because one that finds no name server is busy for long.
@@ -21,21 +21,26 @@ const HELPER_IDLE: Duration = Duration::from_secs(1);
 /// The shared runtime, started by the first session: one thread for all networking. It lives as long as
 /// the process; an idle one costs a sleeping thread.
 pub(crate) fn handle() -> Result<Handle, Error> {
-    let mut slot = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(runtime) = slot.as_ref() {
-        return Ok(runtime.handle().clone());
+    let mut slot = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = slot.as_ref() {
+        return Ok(handle.clone());
     }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
+    let failed = |e: std::io::Error| Error::Internal(format!("cannot start the networking thread: {e}"));
+    // Not a multi-threaded one with one worker: that wakes itself up once more after every timer.
+    let runtime = Builder::new_current_thread()
         .max_blocking_threads(MAX_HELPERS)
         .thread_keep_alive(HELPER_IDLE)
-        .thread_name("livekit-session")
+        .thread_name("livekit-helper")
         .enable_io()
         .enable_time()
         .build()
-        .map_err(|e| Error::Internal(format!("cannot start the networking thread: {e}")))?;
+        .map_err(failed)?;
     let handle = runtime.handle().clone();
-    *slot = Some(runtime);
+    std::thread::Builder::new()
+        .name("livekit-session".into())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))
+        .map_err(failed)?;
+    *slot = Some(handle.clone());
     Ok(handle)
 }
 

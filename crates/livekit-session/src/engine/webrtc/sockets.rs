@@ -4,13 +4,13 @@
 //! a datagram came in on and has to go out from.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
 use str0m::net::Transmit;
-use tokio::io::ReadBuf;
-use tokio::net::UdpSocket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::batch::{self, Datagram, MAX_DATAGRAMS};
 use crate::engine::SendCounters;
@@ -27,7 +27,9 @@ const RECEIVE_BUFFER: usize = 512 << 10;
 #[derive(Debug)]
 struct Local {
     address: SocketAddr,
-    socket: UdpSocket,
+    /// Watched for what comes in only: nobody waits for room to send, and being told of it after every frame would cost
+    /// a wake-up.
+    socket: AsyncFd<UdpSocket>,
     /// Whether the kernel cuts messages into datagrams for us there; false once it refused to.
     segmentation: bool,
 }
@@ -98,7 +100,6 @@ impl Sockets {
         for datagrams in self.waiting.chunk_by(|a, b| a.socket == b.socket) {
             let local = datagrams.first().and_then(|d| self.sockets.get_mut(d.socket));
             let Some(local) = local else { continue };
-            // Straight to the socket: tokio's own way fails until its reactor has seen the socket once.
             batch::send(local.socket.as_fd(), datagrams, &mut local.segmentation, &mut self.counters);
         }
         self.waiting.clear();
@@ -115,16 +116,12 @@ impl Sockets {
             let index = (self.first + step) % count;
             let Some(local) = self.sockets.get(index) else { continue };
             for _ in 0..MAX_ERRORS {
-                let mut read = ReadBuf::new(buffer);
-                match local.socket.poll_recv_from(cx, &mut read) {
-                    Poll::Ready(Ok(source)) => {
-                        let length = read.filled().len();
-                        self.first = index + 1;
-                        return Poll::Ready((length, source, local.address));
-                    }
-                    // An ICMP error of an earlier datagram: it says nothing about the others.
-                    Poll::Ready(Err(_)) => continue,
-                    Poll::Pending => break,
+                let Poll::Ready(Ok(mut ready)) = local.socket.poll_read_ready(cx) else { break };
+                // An error other than that there is nothing yet is an ICMP error of an earlier datagram: it says
+                // nothing about the others.
+                if let Ok(Ok((length, source))) = ready.try_io(|socket| socket.get_ref().recv_from(buffer)) {
+                    self.first = index + 1;
+                    return Poll::Ready((length, source, local.address));
                 }
             }
         }
@@ -132,7 +129,7 @@ impl Sockets {
     }
 }
 
-fn open(ip: IpAddr) -> io::Result<(SocketAddr, UdpSocket)> {
+fn open(ip: IpAddr) -> io::Result<(SocketAddr, AsyncFd<UdpSocket>)> {
     let domain = if ip.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -140,8 +137,11 @@ fn open(ip: IpAddr) -> io::Result<(SocketAddr, UdpSocket)> {
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&SocketAddr::new(ip, 0).into())?;
-    let socket = UdpSocket::from_std(socket.into())?;
-    Ok((socket.local_addr()?, socket))
+    let socket = UdpSocket::from(socket);
+    let address = socket.local_addr()?;
+    #[allow(deprecated, reason = "its successor is unsafe because of types that lie about their descriptor")]
+    let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
+    Ok((address, socket))
 }
 
 /// Not unspecified, not multicast, and not link-local IPv6, which needs a scope that candidates can't say.
