@@ -2,8 +2,6 @@
 
 //! The encoder upstream of a pad: which one it is, how its bitrate is set, how it takes keyframe requests.
 
-#![allow(dead_code, unused_imports)] // Until keyframe requests use all of it.
-
 mod apply;
 mod control;
 mod find;
@@ -18,4 +16,4 @@ pub(crate) use control::{Applied, Hold, IDLE_BITRATE, Wish};
 pub(crate) use find::{FoundEncoder, encoder_of, named_encoder, split_before};
 #[cfg(test)]
 pub(crate) use table::family;
-pub(crate) use table::{Family, Keyframes};
+pub(crate) use table::Keyframes;
