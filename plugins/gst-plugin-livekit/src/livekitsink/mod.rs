@@ -7,7 +7,8 @@
 //! `livekitsink` joins a LiveKit room and publishes what its pads are fed with, without decoding or encoding
 //! it: H.264, H.265, VP8, VP9 or AV1 on `video_%u` pads, Opus on `audio_%u` pads. Raw sound is taken, too, and
 //! becomes Opus inside. Whatever the room and the network want of the
-//! encoder goes back upstream: a viewer who needs a picture becomes a `GstForceKeyUnit` event.
+//! encoder goes back upstream: a viewer who needs a picture becomes a `GstForceKeyUnit` event, what the network carries
+//! a `GstTargetBitrate` event and the bitrate of the encoder, if it is a known one that feeds nobody else.
 //!
 //! What is no track goes to `data_%u` pads: each buffer (KLV, JSON, text) becomes a data packet for other
 //! participants. Applications send such packets by the action signal `send-data` and hear those of others by

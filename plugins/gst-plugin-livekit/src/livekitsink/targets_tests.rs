@@ -148,8 +148,14 @@ fn a_target_reaches_the_encoders_property_and_the_bus() {
     assert_eq!(line.tell(9_000_000, true).get::<u32>("applied"), Ok(2_000_000), "the encoder's own setting");
     assert_eq!(line.tell(0, false).get::<u32>("applied"), Ok(30_000), "nobody needs it");
     assert_eq!(line.tell(0, true).get::<u32>("applied"), Ok(2_000_000), "no number: as the user set it");
+    line.tell(500_000, true);
     line.pipeline.set_state(gst::State::Ready).unwrap();
     assert_eq!(line.element("e").property::<u32>("bitrate"), 2000, "as the user set it");
+    // What was wanted in an earlier run is not wanted any more.
+    let frames = line.count("e");
+    line.play();
+    wait_until("frames", || frames.buffers() > 70);
+    assert_eq!(line.element("e").property::<u32>("bitrate"), 2000, "a new run");
 }
 
 #[test]

@@ -227,6 +227,7 @@ mod tests {
     #[test]
     fn beyond_muxers_and_demuxers_is_nobody() {
         for line in [
+            "funnel name=f ! fakesink name=end  x264enc ! f.  x264enc ! f.",
             "videotestsrc ! x264enc ! mpegtsmux ! tsdemux ! h264parse ! fakesink name=end",
             "filesrc location=/nothing ! h264parse ! fakesink name=end",
             "udpsrc ! application/x-rtp,media=video,clock-rate=90000,encoding-name=H264 ! rtph264depay ! \

@@ -14,6 +14,6 @@ mod table;
 pub(crate) use apply::NoKnob;
 pub(crate) use control::{Applied, Hold, IDLE_BITRATE, Wish};
 pub(crate) use find::{FoundEncoder, encoder_of, named_encoder, split_before};
+pub(crate) use table::Keyframes;
 #[cfg(test)]
 pub(crate) use table::family;
-pub(crate) use table::Keyframes;
