@@ -120,17 +120,17 @@ def table(head, rows):
 # ---- the file ----
 
 
-def test_file(seconds, gop_seconds=1):
-    """1080p30, 4 Mbit/s CBR, no B-frames, every picture stamped with its number; made once and kept in the cache."""
-    path = cache_dir() / f"stamped-1080p30-4M-{seconds}s-gop{gop_seconds}-v1.mp4"
+def test_file(seconds, gop_seconds=1, size=FILE_SIZE, bitrate=FILE_BITRATE):
+    """CBR at 30 frames a second (default: 1080p, 4 Mbit/s), no B-frames, every picture stamped with its number; made once and kept in the cache."""
+    path = cache_dir() / f"stamped-{size[1]}p{FILE_FPS}-{bitrate // 1_000_000}M-{seconds}s-gop{gop_seconds}-v1.mp4"
     if path.exists():
         return path
-    width, height = FILE_SIZE
-    say(f"encoding {path.name} ({seconds} s of 1080p30; once, about as long as it plays)")
+    width, height = size
+    say(f"encoding {path.name} ({seconds} s; once, about as long as it plays)")
     painter = Painter(width, height)
     # Noise, because the gradient alone would leave most of the 4 Mbit/s unused.
     noise = np.random.default_rng(1).integers(0, 24, (height * 2, width), dtype=np.uint8)
-    kbit = FILE_BITRATE // 1000
+    kbit = bitrate // 1000
     part = path.with_suffix(".part.mp4")
     command = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{width}x{height}", "-r", str(FILE_FPS), "-i", "-"]
     command += ["-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-bf", "0", "-g", str(FILE_FPS * gop_seconds), "-sc_threshold", "0"]

@@ -23,17 +23,25 @@ rtc:
   use_external_ip: false
   enable_loopback_candidate: {loopback}
   stun_servers: []
-logging:
+{rtc}logging:
   level: debug
   json: true
 keys:
   {key}: {secret}
 """
 
+THROTTLE = """\
+  pli_throttle:
+    low_quality: {0}
+    mid_quality: {0}
+    high_quality: {0}
+"""
+
 
 class LiveKitServer:
-    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=(), port=None, keys=None):
-        """`prefix`: words before the command, such as `ip netns exec NAME`."""
+    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=(), port=None, keys=None, pli_throttle=None):
+        """`prefix`: words before the command, such as `ip netns exec NAME`. `pli_throttle`: e.g. "20ms", the shortest time
+        between two requests for a key frame that the server sends (its default: 500 ms and more)."""
         self.address = address
         # A free port of the host is free in a fresh namespace too, hence the check on loopback only.
         self.port, self.tcp, self.metrics_port = port or free_port(), free_port(), free_port()
@@ -46,7 +54,8 @@ class LiveKitServer:
             CONFIG.format(
                 # Elsewhere it would be announced under the node's address too, and answer from the wrong one.
                 loopback=str(address.startswith("127.")).lower(),
-                port=self.port, address=address, metrics=self.metrics_port, udp=self.udp, tcp=self.tcp, key=self.key, secret=self.secret
+                port=self.port, address=address, metrics=self.metrics_port, udp=self.udp, tcp=self.tcp, key=self.key, secret=self.secret,
+                rtc=THROTTLE.format(pli_throttle) if pli_throttle else "",
             )
         )
         config.chmod(0o600)

@@ -265,8 +265,19 @@ class Subscriber:
 
 
 def main():
-    """A viewer as a program, for places this process is not in (a network namespace): prints one report as JSON."""
+    """Viewers as a program, for places this process is not in (a network namespace): prints one report as JSON, or with
+    `tokens` in the options a list of them."""
     options = json.loads(sys.argv[1])
+    if "tokens" in options:
+        viewers = []
+        try:
+            for n, token in enumerate(options["tokens"]):
+                viewers.append(Subscriber(None, options["room"], f"viewer-{n}", options["url"], token))
+            print(json.dumps([v.wait_video(frames=options["frames"], timeout=60).report() for v in list(viewers)]), flush=True)
+        finally:
+            for viewer in viewers:
+                viewer.close()
+        return
     with Subscriber(None, options["room"], url=options["url"], token=options["token"]) as viewer:
         feed = viewer.wait_video(frames=options["frames"])
         print(json.dumps(feed.report()), flush=True)

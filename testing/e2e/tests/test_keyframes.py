@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Keyframe requests: few reach the encoder, and sources that can't be asked are answered for by the GOP cache."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness.netns import Namespaces, NotPermitted
+from harness.proc import Child, wait_until
+from harness.publisher import Publisher, plugin_env
+from harness.server import LiveKitServer
+
+E2E = Path(__file__).resolve().parent.parent
+# Goal: 0.4 s from connecting to the first picture where nobody can be asked; tests use four times a goal.
+LATE_JOINER_LIMIT = 0.4 * 4
+# Goal: playout delay is back to normal within a second.
+LIVE_AGAIN_LIMIT = 1.0 * 4
+MIN_INTERVAL = 0.5
+# What our own measuring of the requests' times (a probe in Python) may be off by.
+SLACK = 0.1
+
+# The encoder never hears of a request.
+DEAF = """
+def deaf(pad, info):
+    structure = info.get_event().get_structure()
+    drop = structure is not None and structure.get_name() == "GstForceKeyUnit"
+    return Gst.PadProbeReturn.DROP if drop else Gst.PadProbeReturn.OK
+pipeline.get_by_name("deaf").get_static_pad("src").add_probe(Gst.PadProbeType.EVENT_UPSTREAM, deaf)
+"""
+
+
+def deaf_encoder(stage, gop, sink="", fps=15):
+    pipeline = (
+        f"appsrc name=stamp ! x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=600 key-int-max={gop} "
+        f"! identity name=deaf ! livekitsink name=sink identity=camera {sink}"
+    )
+    publisher = stage.publish(pipeline, sources={"stamp": {"fps": fps}}, keyunit=["enc"])
+    publisher.run(DEAF)
+    return publisher
+
+
+def late_joiner(stage, identity="late"):
+    """A viewer who joins, its feed, and seconds from connecting to the first picture."""
+    viewer = stage.view(identity)
+    feed = viewer.wait_video(frames=1)
+    return viewer, feed, feed.arrivals[0].at - viewer.started
+
+
+def track_stats(publisher, condition):
+    """The pad's statistics once `condition` holds of them: those of the network are half a second old."""
+
+    def look():
+        stats = publisher.get("sink", "stats")["fields"]["video_0"]["fields"]
+        return stats if condition(stats) else None
+
+    return wait_until(look, 10, publisher.summary)
+
+
+def live_after(feed, delay_ms):
+    """Seconds from the first picture to the first one that is as fresh as usual."""
+    fresh = next((a.at for a in feed.arrivals if a.delay_ms is not None and a.delay_ms < delay_ms), None)
+    return None if fresh is None else fresh - feed.arrivals[0].at
+
+
+def test_late_joiner_where_nobody_can_be_asked(stage):
+    publisher = deaf_encoder(stage, gop=90, sink="gop-cache=on gop-cache-time=7000000000")
+    publisher.wait_published()
+    first = stage.view("first")
+    early = first.wait_video(frames=60)
+    usual = sorted(a.delay_ms for a in early.arrivals[-30:] if a.delay_ms is not None)[15]
+    seen = len(early.arrivals)
+    before = len(publisher.messages("livekit-gop-replayed"))
+    viewer, feed, took = late_joiner(stage)
+    assert took < LATE_JOINER_LIMIT, f"{took:.2f} s from connecting to the first picture"
+    replay = publisher.wait_for("element", "livekit-gop-replayed", count=before + 1)["fields"]
+    assert replay["frames"] > 1
+    # The first picture is the keyframe, of some time ago; then everything since, at once.
+    assert feed.arrivals[0].number % 90 == 0, feed.arrivals[0]
+    wait_until(lambda: live_after(feed, usual + 100) is not None, 10, lambda: f"a fresh picture; usual {usual} ms, have {feed.arrivals[-3:]}")
+    assert live_after(feed, usual + 100) < LIVE_AGAIN_LIMIT
+    # From then on nothing is missing, and time goes forward for everybody.
+    edge = max(feed.numbers())
+    viewer.wait_number(feed, edge + 15)
+    first.wait_number(early, edge + 15)
+    for f in (feed, early):
+        assert not f.report(first=edge)["missing"], f.report(first=edge)
+    # Who watched already sees some of it again, and loses nothing (but what does not fit into the SDK's own short queue).
+    assert len(early.report()["missing"]) <= 3, early.report()
+    assert viewer.inbound(feed)["packets_lost"] == first.inbound(early)["packets_lost"] == 0
+    again = [b.number for a, b in zip(early.arrivals[seen:], early.arrivals[seen + 1 :]) if b.number < a.number]
+    assert len(again) <= len(publisher.messages("livekit-gop-replayed")), again
+    assert not publisher.select("key-unit"), "the probe is no probe"
+    stats = track_stats(publisher, lambda s: s["gop-replayed-frames"] >= replay["frames"])
+    assert stats["gop-replays"] >= 1 and 0 < stats["gop-cache-bytes"] <= 2_000_000
+
+
+def test_cache_turned_off_while_playing(stage):
+    publisher = deaf_encoder(stage, gop=45, sink="gop-cache=on gop-cache-time=4000000000")
+    publisher.wait_published()
+    stage.view("first").wait_video(frames=30)
+    publisher.run("pipeline.get_by_name('sink').set_property('gop-cache', 'off')")
+    before = len(publisher.messages("livekit-gop-replayed"))
+    _, feed, _ = late_joiner(stage)
+    stage.view("later").wait_video(frames=5)
+    assert len(publisher.messages("livekit-gop-replayed")) == before
+    track_stats(publisher, lambda s: s["gop-cache-bytes"] == 0)
+
+
+def test_encoder_that_ignores_requests_is_told_and_answered_for(stage):
+    """`auto`: the first viewer has to wait, and everybody after it does not."""
+    publisher = deaf_encoder(stage, gop=75, sink="gop-cache-time=6000000000")
+    publisher.wait_published()
+    stage.view("first").wait_video(frames=1, timeout=15)
+    late_joiner(stage, "second")
+    warning = wait_until(lambda: publisher.warnings("keyframe request"), 15, publisher.summary)[0]
+    assert "enc" in warning["text"], "the warning names the encoder"
+    # Its pictures are kept from the next keyframe on.
+    track_stats(publisher, lambda s: s["gop-cache-bytes"] > 0)
+    _, _, took = late_joiner(stage, "third")
+    assert took < LATE_JOINER_LIMIT, f"{took:.2f} s"
+    assert publisher.messages("livekit-gop-replayed")
+    assert len(publisher.warnings("keyframe request")) == 1
+
+
+def test_keyframes_too_far_apart_for_the_cache(stage, media):
+    """A file has no encoder, so the cache is on; with 20 s between keyframes it holds the first two seconds only."""
+    publisher = stage.publish(f"filesrc location={media.long_gop_mp4()} ! qtdemux ! livekitsink name=sink identity=file")
+    publisher.wait_published()
+    wait_until(lambda: publisher.warnings("gop-cache-time"), 10, publisher.summary)
+    track_stats(publisher, lambda s: s["gop-cache-bytes"] == 0)
+    assert len(publisher.warnings("gop-cache-time")) == 1
+
+
+def test_file_is_answered_for_without_being_told_to(stage, media):
+    publisher = stage.publish(f"filesrc location={media.main_mp4()} ! qtdemux ! livekitsink name=sink identity=file")
+    publisher.wait_published()
+    track_stats(publisher, lambda s: s["gop-cache-bytes"] > 0)
+
+
+def test_statistics_of_requests(stage):
+    publisher = stage.live(gop=300)
+    publisher.wait_published()
+    stage.view("first").wait_video(frames=15)
+    for n in range(3):
+        stage.view(f"late-{n}").wait_video()
+
+    def settled(stats):
+        return stats["keyframe-requests-answered"] >= 2 and stats["keyframe-requests"] == len(publisher.select("key-unit"))
+
+    stats = track_stats(publisher, settled)
+    assert stats["keyframe-requests-received"] >= stats["keyframe-requests"] - stats["keyframe-requests-repeated"]
+    told = publisher.messages("livekit-keyframe-request")
+    assert sum(m["forwarded"] for m in told) == stats["keyframe-requests"]
+    assert 0 < stats["keyframe-answer-time"] <= stats["keyframe-answer-time-max"] < 2e9, stats
+    assert stats["gop-replays"] == 0, "an encoder that answers needs no cache"
+
+
+@pytest.mark.slow
+def test_requests_under_loss(tmp_path, room):
+    """Ten viewers who lose 5 % of everything in both directions ask a lot; the encoder hears little of it."""
+    try:
+        namespaces = Namespaces()
+    except NotPermitted as e:
+        pytest.skip(f"needs root: {e}")
+    with namespaces:
+        inside = namespaces.inside(namespaces.client)
+        for command in (
+            "add table inet loss",
+            "add chain inet loss in { type filter hook input priority 0; }",
+            "add chain inet loss out { type filter hook output priority 0; }",
+            "add rule inet loss in iif eth0 meta l4proto udp numgen random mod 100 < 5 counter drop",
+            "add rule inet loss out oif eth0 meta l4proto udp numgen random mod 100 < 5 counter drop",
+        ):
+            subprocess.run([*inside, "nft", command], check=True, timeout=10)
+        at_server = namespaces.inside(namespaces.server)
+        with LiveKitServer(tmp_path, address=namespaces.server_address, prefix=at_server, pli_throttle="20ms") as server:
+            env = plugin_env(LIVEKIT_URL=server.url, LIVEKIT_TOKEN=server.token(room, "camera"))
+            pipeline = "appsrc name=stamp ! x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=300 key-int-max=600 ! livekitsink name=sink"
+            source = {"stamp": {"fps": 15, "width": 320, "height": 192}}
+            with Publisher(pipeline, tmp_path / "publisher.log", sources=source, keyunit=["enc"], env=env, prefix=at_server) as publisher:
+                publisher.wait_published()
+                tokens = [server.token(room, f"viewer-{n}") for n in range(10)]
+                options = {"url": server.url, "tokens": tokens, "room": room, "frames": 60}
+                command = [*inside, sys.executable, "-m", "harness.subscriber", json.dumps(options)]
+                with Child(command, tmp_path / "viewers.log", cwd=E2E) as viewers:
+                    assert viewers.wait(90) == 0, viewers.tail()
+                    reports = json.loads(viewers.log().splitlines()[-1])
+                assert len(reports) == 10 and all(r["received"] >= 60 for r in reports), reports
+                dropped = subprocess.run([*inside, "nft", "list", "table", "inet", "loss"], check=True, capture_output=True, text=True).stdout
+                assert "packets 0 " not in dropped, dropped
+                asked = [e["t"] for e in publisher.select("key-unit")]
+                stats = publisher.get("sink", "stats")["fields"]["video_0"]["fields"]
+                assert not publisher.select("error")
+    # The first viewer's is due a quarter of a second after our own at the start.
+    gaps = [b - a for a, b in zip(asked[1:], asked[2:])]
+    assert len(asked) > 2 and stats["keyframe-requests-received"] >= len(asked), (asked, stats)
+    assert all(gap >= MIN_INTERVAL - SLACK for gap in gaps), gaps
