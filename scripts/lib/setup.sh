@@ -194,6 +194,32 @@ setup_python() {
     export E2E_PYTHON="$venv/bin/python"
 }
 
+build_live555_receiver() {
+    local target=$1 folder=$REPO/testing/rtpjpeg/live555 work source
+    work="$(mktemp -d "$CACHE/live555.XXXXXX")"
+    "$E2E_PYTHON" -m pip download --disable-pip-version-check --no-input --no-deps --require-hashes --no-binary :all: -d "$work" -r "$folder/requirements.txt" &&
+        tar -xzf "$work"/liblivemedia-*.tar.gz -C "$work" --strip-components=1 &&
+        source="-I$work/liveMedia/include -I$work/UsageEnvironment/include -I$work/BasicUsageEnvironment/include -I$work/groupsock/include" &&
+        (cd "$work" && gcc $source -DSOCKLEN_T=socklen_t -w -c liveMedia/rtcp_from_spec.c groupsock/inet.c) &&
+        (cd "$work" && g++ $source -DSOCKLEN_T=socklen_t -DNO_OPENSSL=1 -DNO_STD_LIB=1 -w -o receiver "$folder/receiver.cpp" rtcp_from_spec.o inet.o \
+            liveMedia/{Media,MediaSource,MediaSink,FramedSource,RTPSource,MultiFramedRTPSource,JPEGVideoRTPSource,RTPInterface,RTCP,HMAC_SHA1,SRTPCryptographicContext,TLSState,MIKEY,Base64,RTPSink}.cpp \
+            UsageEnvironment/*.cpp BasicUsageEnvironment/*.cpp groupsock/*.cpp) &&
+        mkdir -p "$(dirname "$target")" && mv "$work/receiver" "$target"
+    local status=$?
+    rm -rf "$work"
+    return $status
+}
+
+# Exports LIVE555_RECEIVER, a program that receives JPEG with VLC's RTP library. Needs setup_python.
+setup_live555() {
+    local key
+    key="$(cat "$REPO"/testing/rtpjpeg/live555/* "${BASH_SOURCE[0]}" | sha256sum | cut -c1-16)"
+    export LIVE555_RECEIVER="$CACHE/live555-$key/receiver"
+    if [ ! -x "$LIVE555_RECEIVER" ]; then
+        with_progress "building a receiver with live555, VLC's RTP library" build_live555_receiver "$LIVE555_RECEIVER"
+    fi
+}
+
 # setup_node DIR: the packages of DIR's lock file.
 setup_node() {
     local dir=$1 have stamp

@@ -281,6 +281,7 @@ fn a_flush_forgets_the_frame_under_way_but_not_the_tables() {
     harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
     let third = packetize(&mut payloader, grey(640, 480, 0, 7), 80);
     assert_eq!(feed(&mut harness, &third, 80).len(), 1);
+    assert_eq!(count(&frame_stats(&harness), "frames-lost"), 0, "nobody lost the frame that was flushed");
 }
 
 #[test]

@@ -154,14 +154,14 @@ fn impossible_mtu_is_refused_when_set() {
 }
 
 /// Packets of a payloader whose downstream wants these extensions.
-fn with_extensions(extmap: &str, mtu: u32, added: Option<(&str, u32)>) -> (Vec<Vec<u8>>, Vec<String>) {
+fn with_extensions(extmap: &str, mtu: u32, added: &[(&str, u32)]) -> (Vec<Vec<u8>>, Vec<String>) {
     init();
     let mut harness = Harness::new("rtpjpegpay-rs");
     let element = harness.element().unwrap();
     element.set_property("mtu", mtu);
     harness.set_caps_str("image/jpeg", &format!("application/x-rtp{extmap}"));
     let bus = bus_of(&harness);
-    if let Some((uri, id)) = added {
+    for &(uri, id) in added {
         let extension = gst_rtp::RTPHeaderExtension::create_from_uri(uri).expect("gstreamer1.0-plugins-good");
         extension.set_id(id);
         element.emit_by_name::<()>("add-extension", &[&extension]);
@@ -174,7 +174,7 @@ fn with_extensions(extmap: &str, mtu: u32, added: Option<(&str, u32)>) -> (Vec<V
 #[test]
 fn header_extensions_count_for_the_mtu() {
     let twcc = format!(",extmap-3=(string){TWCC}");
-    for (extmap, added) in [(twcc.as_str(), None), ("", Some((TWCC, 5)))] {
+    for (extmap, added) in [(twcc.as_str(), &[][..]), ("", &[(TWCC, 5)])] {
         let (packets, _) = with_extensions(extmap, 1200, added);
         let (last, others) = packets.split_last().expect("no packets");
         assert!(others.len() > 2 && others.iter().all(|packet| packet.len() == 1200), "{extmap} {added:?}");
@@ -185,7 +185,7 @@ fn header_extensions_count_for_the_mtu() {
 
 #[test]
 fn extensions_with_two_byte_headers_count_for_the_mtu() {
-    let (packets, _) = with_extensions("", 1200, Some((NTP64, 200)));
+    let (packets, _) = with_extensions("", 1200, &[(NTP64, 200), (NTP64, 201), (NTP64, 202)]);
     // Not every packet carries this one.
     let with: Vec<_> = packets.iter().filter(|packet| packet[0] & 0x10 != 0).collect();
     assert!(with.iter().all(|packet| packet[12..14] == [0x10, 0]), "not the two-byte form");
@@ -196,10 +196,10 @@ fn extensions_with_two_byte_headers_count_for_the_mtu() {
 #[test]
 fn extensions_that_leave_no_room_are_an_error_that_says_what_would_do() {
     let twcc = format!(",extmap-3=(string){TWCC}");
-    let (packets, texts) = with_extensions(&twcc, 160, None);
+    let (packets, texts) = with_extensions(&twcc, 160, &[]);
     assert!(packets.is_empty());
     assert!(texts[0].contains("165 or more"), "{texts:?}");
-    let (packets, _) = with_extensions(&twcc, 165, None);
+    let (packets, _) = with_extensions(&twcc, 165, &[]);
     assert!(!packets.is_empty());
 }
 
@@ -395,7 +395,10 @@ fn buffers_come_from_a_pool() {
     let mut harness = payloader();
     let mut places = BTreeSet::new();
     let mut packets = 0;
+    // Whoever gave memory back to the system would not get it again.
+    let mut taken = Vec::new();
     for ms in 0..20 {
+        taken.extend((0..40).map(|_| gst::Buffer::with_size(1400)));
         harness.push(buffer(grey(640, 480, 0, 7), ms)).unwrap();
         while let Some(packet) = harness.try_pull() {
             assert_eq!(packet.n_memory(), 1);
@@ -422,6 +425,18 @@ fn capture_time_goes_with_every_packet() {
     assert!(packets > 2);
     harness.push(buffer(grey(640, 480, 0, 7), 40)).unwrap();
     assert!(harness.pull().unwrap().meta::<gst::ReferenceTimestampMeta>().is_none(), "left in the pool");
+}
+
+#[test]
+fn a_discontinuity_is_passed_on_with_the_first_packet() {
+    let mut harness = payloader();
+    packetize(&mut harness, grey(640, 480, 0, 7), 0);
+    let mut picture = buffer(grey(640, 480, 0, 7), 40);
+    picture.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+    harness.push(picture).unwrap();
+    let flags = std::iter::from_fn(|| harness.try_pull()).map(|packet| packet.flags());
+    let marks: Vec<_> = flags.map(|flags| flags.contains(gst::BufferFlags::DISCONT)).collect();
+    assert!(marks.len() > 2 && marks[0] && !marks[1..].contains(&true));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Programs that receive what we send: one session for all pictures, told apart by their timestamps."""
 
+import os
 import time
 
 from harness.proc import Child, free_udp_port, wait_until
@@ -77,7 +78,25 @@ def receive_with_ffmpeg(pay, names, directory, fields=""):
         child.wait(10)
         log = child.log()
     got = {int(path.stem) // CLOCK_RATE: path.read_bytes() for path in directory.glob("*.jpg")}
+    return named(got, sent, log), log
+
+
+def receive_with_live555(pay, names, directory):
+    """The same with live555, as VLC does it."""
+    port = free_udp_port()
+    sent = [*LEAD, *names]
+    with Child([os.environ["LIVE555_RECEIVER"], port, directory], directory / "live555.log") as child:
+        wait_until(lambda: "ready" in child.log() or child.returncode is not None, 20, lambda: child.tail())
+        send(pay, port, [(load(name), size_or(name)) for name in sent])
+        time.sleep(0.5)
+        assert child.returncode is None, child.tail()
+    got = {int(path.stem): path.read_bytes() for path in directory.glob("*.jpg")}
+    return named(got, sent, child.log())
+
+
+def named(got, sent, log):
+    """Pictures by name instead of by seconds."""
     marks = [number for number, data in got.items() if size(data) == size(load(LEAD[1])) and not differs(data, LEAD[1])]
-    assert marks, f"FFmpeg has not got the lead-in:\n{log}"
+    assert marks, f"the lead-in did not arrive:\n{log}"
     shift = LEAD.index(LEAD[1]) - min(marks)
-    return {name: got[number - shift] for number, name in enumerate(sent) if number >= len(LEAD) and number - shift in got}, log
+    return {name: got[number - shift] for number, name in enumerate(sent) if number >= len(LEAD) and number - shift in got}

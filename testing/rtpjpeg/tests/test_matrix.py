@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Every vector through our payloader and GStreamer's, into our depayloader, GStreamer's and FFmpeg."""
+"""Every vector through our payloader and GStreamer's, into our depayloader, GStreamer's, FFmpeg and live555 (VLC)."""
+
+import os
 
 import pytest
 from rtpjpeg_harness import carry as c
 from rtpjpeg_harness.carry import carry
 from rtpjpeg_harness.pictures import LARGE, SENDABLE, UNSENDABLE, differs, load, size_or
-from rtpjpeg_harness.receivers import receive_with_ffmpeg
+from rtpjpeg_harness.receivers import receive_with_ffmpeg, receive_with_live555
 
 # What GStreamer's C payloader sends wrong: it copies fill bytes into the headers.
 C_SENDS_WRONG = {"ok_fill_bytes"}
@@ -76,6 +78,26 @@ def test_picture_through_ffmpeg(through_ffmpeg, name):
 def test_ffmpeg_gets_nothing_that_cannot_be_sent(through_ffmpeg):
     _, pictures, _ = through_ffmpeg
     assert not pictures.keys() & set(UNSENDABLE)
+
+
+@pytest.fixture(scope="module", params=["ours", "C"])
+def through_live555(request, tmp_path_factory):
+    if "LIVE555_RECEIVER" not in os.environ:
+        pytest.skip("LIVE555_RECEIVER is not set; scripts/test builds it")
+    names = SENDABLE + (UNSENDABLE if request.param == "ours" else [])
+    return request.param, receive_with_live555(request.param, names, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("name", SENDABLE)
+def test_picture_through_live555(through_live555, name):
+    pay, pictures = through_live555
+    if able(pay, "live555", name):
+        assert name in pictures
+        assert differs(pictures[name], name) is None
+
+
+def test_live555_gets_nothing_that_cannot_be_sent(through_live555):
+    assert not through_live555[1].keys() & set(UNSENDABLE)
 
 
 @pytest.mark.parametrize("mode,shown", [("auto", True), ("static", True), ("inband-every-frame", True), ("inband-once", False)])
