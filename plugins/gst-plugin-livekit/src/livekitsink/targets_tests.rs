@@ -11,7 +11,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use livekit_session::{Target, TargetReason};
 
-use super::LiveKitSinkPad;
+use super::{LiveKitSinkPad, encoders};
 
 /// A pipeline that ends in a `livekitsink` named `room` of a server that is not there.
 pub(crate) struct Line {
@@ -381,4 +381,64 @@ fn a_handler_that_hears_of_the_change_may_ask_the_element() {
     line.tell(500_000, true);
     wait_until("both", || line.element("e").property::<u32>("bitrate") == 700);
     wait_until("both notifications", || *heard.lock().unwrap() >= 2);
+}
+
+#[test]
+fn encoders_that_cannot_follow_are_told_of_once_and_get_the_event_all_the_same() {
+    encoders::stub_tests::register();
+    for (factory, result, warning) in [
+        ("svtav1enc", "not-live", "keeps its bitrate"),
+        ("vah264renamedenc", "no-property", "no number property bitrate"),
+        ("queue", "unknown-encoder", ""),
+        ("rkmppenc", "event", ""),
+    ] {
+        let line =
+            Line::new(&format!("{LIVE} x264enc name=e ! ROOM video_0::encoder=other  {factory} name=other"));
+        let events = events(&line, "e");
+        line.play();
+        line.element("other").set_state(gst::State::Playing).unwrap();
+        for bitrate in [500_000, 600_000] {
+            let told = line.tell(bitrate, true);
+            assert_eq!(told.get::<&str>("result"), Ok(result), "{factory}");
+            assert_eq!(told.get::<&str>("encoder"), Ok("other"), "{factory}");
+        }
+        assert_eq!(events.lock().unwrap().len(), 2, "{factory}");
+        assert_eq!(line.warnings(warning), usize::from(!warning.is_empty()), "{factory}");
+    }
+}
+
+#[test]
+fn targets_and_relinked_pads_get_along() {
+    let line = Line::new(&format!(
+        "{LIVE} x264enc name=e bitrate=2000 tune=zerolatency ! tee name=t allow-not-linked=true ! queue ! ROOM"
+    ));
+    line.play();
+    line.tell(500_000, true);
+    let recorder = gst::ElementFactory::make("fakesink").property("async", false).build().unwrap();
+    line.pipeline.add(&recorder).unwrap();
+    recorder.sync_state_with_parent().unwrap();
+    let (branch, entry) =
+        (line.element("t").request_pad_simple("src_%u").unwrap(), recorder.static_pad("sink").unwrap());
+    let targets = std::thread::scope(|scope| {
+        let relinking = scope.spawn(|| {
+            for _ in 0..500 {
+                branch.link(&entry).unwrap();
+                std::thread::yield_now();
+                branch.unlink(&entry).unwrap();
+            }
+        });
+        let mut targets = 0u32;
+        while !relinking.is_finished() {
+            line.target(500_000 + targets % 100 * 1000, true);
+            targets += 1;
+            std::thread::yield_now();
+        }
+        relinking.join().unwrap();
+        targets
+    });
+    assert!(targets > 0);
+    line.target(400_000, true);
+    wait_until("the last target", || line.element("e").property::<u32>("bitrate") == 400);
+    branch.link(&entry).unwrap();
+    wait_until("the recording's bitrate", || line.element("e").property::<u32>("bitrate") == 2000);
 }

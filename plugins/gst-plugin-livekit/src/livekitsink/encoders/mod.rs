@@ -8,7 +8,7 @@ mod find;
 #[cfg(test)]
 mod measured_tests;
 #[cfg(test)]
-mod stub_tests;
+pub(crate) mod stub_tests;
 mod table;
 
 pub(crate) use apply::NoKnob;

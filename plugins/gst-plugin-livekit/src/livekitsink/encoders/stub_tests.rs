@@ -178,8 +178,8 @@ stub!(qti, "LiveKitStubQti", [Spec::UInt("target-bitrate", 0, MAX, 0)]);
 stub!(imx, "LiveKitStubImx", [Spec::UInt("bitrate", 0, MAX, 256)]);
 stub!(wrong, "LiveKitStubWrong", [Spec::Controls]);
 
-/// Stand-ins and what they are called.
-fn register() {
+/// Makes the stand-ins known under the encoders' names.
+pub(crate) fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         gst::init().unwrap();
