@@ -73,6 +73,9 @@ pub struct KeyframeGate {
     ignores: bool,
     /// The last request was our own at the start, and no viewer has asked since.
     starting: bool,
+    /// The last request was our own after a pause, and no viewer has asked since its keyframe. That one often
+    /// only shows the server that the stream goes on, and the viewer asks for another.
+    resuming: bool,
     stats: KeyframeStats,
     answers: [Duration; ANSWERS],
 }
@@ -89,6 +92,7 @@ impl KeyframeGate {
             unanswered: 0,
             ignores: false,
             starting: false,
+            resuming: false,
             stats: KeyframeStats::default(),
             answers: [Duration::ZERO; ANSWERS],
         }
@@ -102,6 +106,7 @@ impl KeyframeGate {
         self.fold_pending();
         self.unanswered = 0;
         self.starting = false;
+        self.resuming = false;
     }
 
     /// Somebody wants a keyframe. True = ask the encoder now.
@@ -125,12 +130,14 @@ impl KeyframeGate {
             }
             return false;
         }
-        if let Some(at) = too_early {
+        let waiting = from_viewer && std::mem::take(&mut self.resuming);
+        if let Some(at) = too_early.filter(|_| !waiting) {
             self.pend(reason, at, false);
             return false;
         }
         self.fold_pending();
         self.starting = reason == KeyframeReason::Start;
+        self.resuming = reason == KeyframeReason::Resumed;
         self.open = Some(now);
         self.forward(now);
         true
@@ -269,6 +276,19 @@ mod tests {
 
     fn gate() -> (Instant, KeyframeGate) {
         (Instant::now(), KeyframeGate::new(500 * MS))
+    }
+
+    #[test]
+    fn the_viewer_for_whom_a_stream_goes_on_does_not_wait_for_the_interval() {
+        let t = Instant::now();
+        let mut gate = KeyframeGate::new(500 * MS);
+        assert!(gate.request(t, KeyframeReason::Resumed));
+        assert!(!gate.request(t + 10 * MS, KeyframeReason::Pli), "its keyframe is still to come");
+        gate.keyframe(t + 30 * MS);
+        assert!(gate.request(t + 70 * MS, KeyframeReason::Pli));
+        gate.keyframe(t + 90 * MS);
+        assert!(!gate.request(t + 100 * MS, KeyframeReason::Pli), "once");
+        assert_eq!(gate.poll_at(), Some(t + 570 * MS));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Whether anybody needs the frames of a track's layers. Takes time as an argument.
 //!
 //! Three things are known: whether the track is muted, which qualities the server says are subscribed to
-//! (dynacast), and which layers were asked for a keyframe. A server that has not said anything yet is the hard
+//! (dynacast), and, for servers that don't, that somebody subscribed or asked for a keyframe. A server that has not said anything yet is the hard
 //! case: it tells at once of the first subscriber, but of there being none only after ten seconds
 //! (livekit-server's `initialQualityUpdateWait`), counted from the first packet. So its silence is taken for
 //! "nobody" after [`SILENCE`]. Before a layer's first frame nothing is concluded: without a packet the server
@@ -15,6 +15,9 @@ use crate::event::Quality;
 
 /// A layer of which the server says nothing for this long after its first frame has no subscriber.
 pub(crate) const SILENCE: Duration = Duration::from_secs(4);
+/// A server asks each layer of a simulcast track for a keyframe a second after its first packet (seen with
+/// livekit-server 1.13). Requests within this time say nothing of subscribers.
+const OWN_REQUESTS: Duration = Duration::from_secs(2);
 
 /// Why the frames of a layer are for nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub(crate) struct Activity {
 struct Layer {
     /// The server's word; `None` = it has not said.
     subscribed: Option<bool>,
-    /// Somebody asked for a keyframe, which a server that does not speak of subscriptions does as well.
+    /// Somebody is there, and a server without dynacast does not tell when that ends.
     asked: bool,
     /// When the first frame went out since the track was published or unmuted.
     first_frame: Option<Instant>,
@@ -88,8 +91,15 @@ impl Activity {
     }
 
     /// The server asked for a keyframe of a layer.
-    pub(crate) fn keyframe_requested(&mut self, layer: usize) {
+    pub(crate) fn keyframe_requested(&mut self, layer: usize, now: Instant) {
         if let Some(layer) = self.layers.get_mut(layer) {
+            layer.asked |= layer.first_frame.is_some_and(|first| now >= first + OWN_REQUESTS);
+        }
+    }
+
+    /// The server said that the track has got its first subscriber.
+    pub(crate) fn first_subscriber(&mut self) {
+        for layer in &mut self.layers {
             layer.asked = true;
         }
     }
@@ -232,10 +242,18 @@ mod tests {
         let start = Instant::now();
         let mut activity = Activity::new(1, false);
         activity.frame(0, start);
-        activity.keyframe_requested(0);
-        activity.keyframe_requested(7);
+        activity.keyframe_requested(0, start + OWN_REQUESTS - MS);
+        assert_eq!(activity.poll_at(), Some(start + SILENCE), "the server's own request");
+        activity.keyframe_requested(0, start + OWN_REQUESTS);
+        activity.keyframe_requested(7, start + OWN_REQUESTS);
         assert_eq!(activity.poll_at(), None);
         assert_eq!(watched(&mut activity, start + 2 * SILENCE), [true], "a server without dynacast");
+        let mut activity = Activity::new(2, false);
+        activity.frame(0, start);
+        activity.first_subscriber();
+        assert_eq!(watched(&mut activity, start + 2 * SILENCE), [true, true], "another one");
+        activity.subscribed(&up_to(None));
+        assert_eq!(watched(&mut activity, start + 2 * SILENCE), [false, false]);
         let mut activity = Activity::new(1, false);
         activity.frame(0, start);
         activity.subscribed(&up_to(Some(High)));
@@ -248,10 +266,10 @@ mod tests {
         let mut activity = Activity::new(1, false);
         activity.frame(0, start);
         assert_eq!(watched(&mut activity, start + SILENCE), [false]);
-        activity.keyframe_requested(0);
+        activity.keyframe_requested(0, start + SILENCE);
         assert_eq!(watched(&mut activity, start + SILENCE), [true]);
         activity.subscribed(&up_to(None));
-        activity.keyframe_requested(0);
+        activity.keyframe_requested(0, start + SILENCE);
         assert_eq!(watched(&mut activity, start + SILENCE), [false], "the server's word counts more");
     }
 

@@ -129,7 +129,7 @@ impl Driver {
     /// The server wants a keyframe of a layer.
     fn keyframe_requested(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
         if let Some(track) = self.tracks.get_mut(&id) {
-            track.activity.keyframe_requested(index);
+            track.activity.keyframe_requested(index, Instant::now());
         }
         self.follow_activity(id);
         let idle = self.tracks.get(&id).and_then(|t| t.activity.idle(index));
@@ -243,6 +243,12 @@ impl Driver {
                     self.told_estimate = Some(bitrate);
                     self.emit(Event::BandwidthEstimate(bitrate));
                 }
+            }
+            EngineEvent::FirstSubscriber { track } => {
+                if let Some(state) = self.tracks.get_mut(&track) {
+                    state.activity.first_subscriber();
+                }
+                self.follow_activity(track);
             }
             EngineEvent::SubscribedQuality { track, qualities } => {
                 if let Some(state) = self.tracks.get_mut(&track) {

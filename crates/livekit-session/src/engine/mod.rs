@@ -54,6 +54,10 @@ pub(crate) enum EngineEvent {
         muted: bool,
     },
     BandwidthEstimate(u64),
+    /// A track has got its first subscriber.
+    FirstSubscriber {
+        track: TrackId,
+    },
     SubscribedQuality {
         track: TrackId,
         qualities: Vec<(Quality, bool)>,

@@ -476,6 +476,10 @@ impl WebRtcEngine {
                 }
             }
             M::SubscribedQualityUpdate(update) => self.on_subscribed_quality(&update),
+            M::TrackSubscribed(first) => {
+                let track = self.publications.by_sid(&first.track_sid);
+                self.events.extend(track.map(|track| EngineEvent::FirstSubscriber { track }));
+            }
             M::Mute(mute) => self.on_mute(&mute),
             M::RefreshToken(token) => self.refreshed_token = Some(Secret::new(token)),
             M::Leave(leave) => {
