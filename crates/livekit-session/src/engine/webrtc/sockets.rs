@@ -233,6 +233,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_allocated_for_a_packet() {
+        for segmentation in [true, false] {
+            let (mut a, mut b, from, to) = pair();
+            a.sockets[0].segmentation = segmentation;
+            let mut buffer = [0; 2000];
+            let frame = || -> Vec<Transmit> { (0..12).map(|_| transmit(from, to, &[1; 1150])).collect() };
+            let mut send = |frame: Vec<Transmit>| {
+                for packet in frame {
+                    a.queue(packet);
+                }
+                a.flush();
+            };
+            // The first one makes what the thread keeps.
+            send(frame());
+            let frames = [frame(), frame(), frame()];
+            let sent = allocation_counter::measure(|| frames.into_iter().for_each(&mut send));
+            assert_eq!(sent.count_total, 0, "{sent:?}");
+            for _ in 0..48 {
+                assert_eq!(receive(&mut b, &mut buffer).await.0, 1150);
+            }
+        }
+        let counted = allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 10])));
+        assert_eq!(counted.count_total, 1, "the counter counts");
+    }
+
+    #[tokio::test]
     async fn loopback_is_left_out_when_the_server_is_elsewhere() {
         let outside =
             if_addrs::get_if_addrs().unwrap().into_iter().map(|i| i.ip()).find(|ip| !ip.is_loopback());
