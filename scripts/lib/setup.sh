@@ -235,6 +235,12 @@ setup_node() {
     fi
 }
 
+# Builds the tests' own receiver; it is found beside the plugin.
+setup_receiver() {
+    say "building the receiver of the end-to-end tests"
+    (cd "$REPO" && cargo build --locked -p livekit-test-subscriber)
+}
+
 # setup_plugin [NAME…]: builds plugins (default: livekit) and makes GStreamer find them. A cargo call for each, because
 # in one they would share features, and rtpjpeg needs a newer GStreamer than the others.
 setup_plugin() {

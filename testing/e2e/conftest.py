@@ -7,6 +7,7 @@ import pytest
 
 from harness.media import Media
 from harness.publisher import GstLaunch, Publisher, plugin_env
+from harness.receiver import Receiver
 from harness.server import LiveKitServer
 from harness.subscriber import Subscriber
 
@@ -79,6 +80,12 @@ class Stage:
         viewer = Subscriber(self.server, self.room, identity, **kw)
         self._open.append(viewer.close)
         return viewer
+
+    def receive(self, **kw):
+        """A receiver that keeps the frames as they were sent."""
+        receiver = Receiver(self.server, self.room, self.directory, **kw)
+        self._open.append(receiver.stop)
+        return receiver
 
     def close(self):
         for end in reversed(self._open):

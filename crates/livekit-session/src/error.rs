@@ -69,6 +69,10 @@ pub enum Error {
     /// The media transport failed (ICE or DTLS).
     #[error("the media connection failed: {0}")]
     MediaTransport(String),
+    /// The server settled this connection's video codecs before a track of another one came. The next connection
+    /// has both.
+    #[error("the connection is made anew, because it cannot carry {0} beside what it was made for")]
+    AnotherCodec(Codec),
     /// The server sent us away.
     #[error("the server ended the session: {}", .reason.as_str())]
     Left {

@@ -39,9 +39,10 @@ THROTTLE = """\
 
 
 class LiveKitServer:
-    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=(), port=None, keys=None, pli_throttle=None):
+    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=(), port=None, keys=None, pli_throttle=None, more=""):
         """`prefix`: words before the command, such as `ip netns exec NAME`. `pli_throttle`: e.g. "20ms", the shortest time
-        between two requests for a key frame that the server sends (its default: 500 ms and more)."""
+        between two requests for a key frame that the server sends (its default: 500 ms and more). `more`: lines for the
+        configuration."""
         self.address = address
         # A free port of the host is free in a fresh namespace too, hence the check on loopback only.
         self.port, self.tcp, self.metrics_port = port or free_port(), free_port(), free_port()
@@ -57,6 +58,7 @@ class LiveKitServer:
                 port=self.port, address=address, metrics=self.metrics_port, udp=self.udp, tcp=self.tcp, key=self.key, secret=self.secret,
                 rtc=THROTTLE.format(pli_throttle) if pli_throttle else "",
             )
+            + more
         )
         config.chmod(0o600)
         binary = binary or os.environ.get("LIVEKIT_SERVER")

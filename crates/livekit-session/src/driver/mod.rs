@@ -161,7 +161,8 @@ impl Driver {
             if error.is_fatal() || matches!(error, Error::Left { can_reconnect: false, .. }) {
                 break Some(error);
             }
-            let (attempt, retry_in) = if lasted {
+            let own_wish = matches!(error, Error::AnotherCodec(_));
+            let (attempt, retry_in) = if lasted || own_wish {
                 // Losing a room is no failed attempt: the first try to get back comes almost at once.
                 backoff.succeeded();
                 outage = Instant::now();
@@ -169,7 +170,8 @@ impl Driver {
             } else {
                 backoff.failed(outage.elapsed(), rand::random())
             };
-            if self.config.reconnect_attempts.is_some_and(|limit| limit == 0 || attempt > limit) {
+            let given_up = |limit| limit == 0 || attempt > limit;
+            if !own_wish && self.config.reconnect_attempts.is_some_and(given_up) {
                 break Some(error);
             }
             self.emit(Event::Offline { reason: error, attempt, retry_in });

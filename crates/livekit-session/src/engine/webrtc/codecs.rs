@@ -74,13 +74,53 @@ pub(crate) fn rtc_config() -> RtcConfig {
     config
 }
 
+/// What the video sections of a connection offer. The server settles its video codecs for the connection's whole
+/// life with the first section: by name and parameters if it knows some of them so, and only if it knows none, by
+/// name alone. Of H.264 it knows constrained baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VideoOffer {
+    /// All codecs, so that any may follow. H.264 of whatever profile goes by the name of constrained baseline;
+    /// decoders go by the parameter sets.
+    AnyCodec,
+    /// H.264 alone, by the profile that each stream has.
+    H264Profiles,
+}
+
+impl VideoOffer {
+    /// For a connection that has these tracks.
+    pub(crate) fn choose<'a>(tracks: impl Iterator<Item = &'a TrackConfig>) -> Self {
+        let (mut h264_only, mut named) = (true, false);
+        for track in tracks.filter(|track| track.codec.is_video()) {
+            h264_only &= track.codec == Codec::H264;
+            named |= track.h264_profile != H264Profile::ConstrainedBaseline;
+        }
+        if h264_only && named { Self::H264Profiles } else { Self::AnyCodec }
+    }
+
+    /// Whether a track of this codec can be added.
+    pub(crate) fn carries(self, codec: Codec) -> bool {
+        self == Self::AnyCodec || codec == Codec::H264 || !codec.is_video()
+    }
+}
+
 /// The payload types that the media section of a track offers, best first.
 ///
 /// The server makes its track for the first codec of a section and takes packets of another one for a change of
-/// codec, after which it forwards nothing. Hence only the track's own; RED stands behind Opus where it is not
+/// codec, after which it forwards nothing. Hence the track's own come first; RED stands behind Opus where it is not
 /// used, because str0m would else forget it for the tracks to come.
-pub(crate) fn payload_types(config: &TrackConfig) -> Vec<u8> {
+pub(crate) fn payload_types(config: &TrackConfig, video: VideoOffer) -> Vec<u8> {
+    let own = own_payload_types(config, video);
+    if !config.codec.is_video() || video == VideoOffer::H264Profiles {
+        return own;
+    }
+    let others = Codec::ALL.into_iter().filter(|codec| codec.is_video() && *codec != config.codec);
+    let others = others.flat_map(|codec| own_payload_types(&TrackConfig::new(codec, ""), video));
+    own.iter().copied().chain(others).collect()
+}
+
+fn own_payload_types(config: &TrackConfig, video: VideoOffer) -> Vec<u8> {
     let (pt, rtx) = match config.codec {
+        Codec::H264 if video == VideoOffer::AnyCodec => h264_pair(H264Profile::ConstrainedBaseline),
         Codec::H264 => h264_pair(config.h264_profile),
         Codec::H265 => H265,
         Codec::Vp8 => VP8,
@@ -157,7 +197,7 @@ mod tests {
         let mut config = rtc_config();
         let params = config.codec_config().params().to_vec();
         for codec in Codec::ALL {
-            let offered = payload_types(&track(codec));
+            let offered = payload_types(&track(codec), VideoOffer::AnyCodec);
             let of_track = params.iter().filter(|p| offered.contains(&p.pt()));
             let chosen = choose_payload(codec, of_track).map(|pt| *pt);
             assert_eq!(chosen, offered.first().copied(), "{codec:?}");
@@ -174,7 +214,8 @@ mod tests {
             (H264Profile::Main, 0x4d001f),
             (H264Profile::High, 0x640032),
         ] {
-            let offered = payload_types(&TrackConfig { h264_profile: profile, ..track(Codec::H264) });
+            let config = TrackConfig { h264_profile: profile, ..track(Codec::H264) };
+            let offered = payload_types(&config, VideoOffer::H264Profiles);
             let named: Vec<_> = params.iter().filter(|p| offered.contains(&p.pt())).collect();
             assert_eq!(named.len(), 1, "{profile:?}");
             assert_eq!(named[0].spec().format.profile_level_id, Some(id));
@@ -187,8 +228,33 @@ mod tests {
         let mut config = rtc_config();
         let params = config.codec_config().params().to_vec();
         assert_eq!(params.iter().find_map(|p| p.red()).map(|pt| *pt), Some(RED));
-        assert_eq!(payload_types(&track(Codec::Opus)), [OPUS, RED]);
-        assert_eq!(payload_types(&TrackConfig { red: true, ..track(Codec::Opus) }), [RED, OPUS]);
+        for video in [VideoOffer::AnyCodec, VideoOffer::H264Profiles] {
+            assert_eq!(payload_types(&track(Codec::Opus), video), [OPUS, RED]);
+            assert_eq!(payload_types(&TrackConfig { red: true, ..track(Codec::Opus) }, video), [RED, OPUS]);
+        }
+    }
+
+    #[test]
+    fn profiles_are_named_where_nothing_but_h264_is_sent() {
+        let h264 = |h264_profile| TrackConfig { h264_profile, ..track(Codec::H264) };
+        let choose = |tracks: &[TrackConfig]| VideoOffer::choose(tracks.iter());
+        let (plain, high) = (h264(H264Profile::ConstrainedBaseline), h264(H264Profile::High));
+        assert_eq!(choose(std::slice::from_ref(&high)), VideoOffer::H264Profiles);
+        assert_eq!(choose(&[plain.clone(), high.clone(), track(Codec::Opus)]), VideoOffer::H264Profiles);
+        // Its name is the one that the server knows: nothing is lost by leaving the others open.
+        assert_eq!(choose(&[plain]), VideoOffer::AnyCodec);
+        assert_eq!(choose(&[high.clone(), track(Codec::Vp8)]), VideoOffer::AnyCodec);
+        assert_eq!(choose(&[]), VideoOffer::AnyCodec);
+        assert!(!VideoOffer::H264Profiles.carries(Codec::Vp8) && VideoOffer::AnyCodec.carries(Codec::Vp8));
+        assert!(VideoOffer::H264Profiles.carries(Codec::Opus));
+    }
+
+    #[test]
+    fn with_any_codec_a_section_offers_its_own_first_and_each_other_once() {
+        let vp8 = payload_types(&track(Codec::Vp8), VideoOffer::AnyCodec);
+        assert_eq!(vp8, [96, 97, 108, 109, 116, 117, 98, 99, 45, 46]);
+        let high = TrackConfig { h264_profile: H264Profile::High, ..track(Codec::H264) };
+        assert_eq!(payload_types(&high, VideoOffer::AnyCodec)[..4], [108, 109, 116, 117]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, RoomInfo, TrackId};
 use crate::frame::Frame;
 use crate::signal::{Incoming, Signal, leave_reason};
+use codecs::VideoOffer;
 use data::DataChannels;
 use publications::{MAX_LAYERS, Publications};
 use sockets::Sockets;
@@ -83,6 +84,8 @@ pub(crate) struct WebRtcEngine {
     answer_deadline: Option<Instant>,
     connect_timeout: Duration,
     participants: HashMap<String, Participant>,
+    /// What the video sections offer, from the first one on.
+    video: Option<VideoOffer>,
     /// What the room takes.
     allowed: codecs::Allowed,
     own_sid: String,
@@ -121,6 +124,7 @@ impl WebRtcEngine {
             answer_deadline: None,
             connect_timeout: config.connect_timeout,
             participants: HashMap::new(),
+            video: None,
             allowed: codecs::Allowed::new(join),
             own_sid: join.participant.as_ref().map(|p| p.sid.clone()).unwrap_or_default(),
             own_quality: None,
@@ -293,6 +297,7 @@ impl WebRtcEngine {
         if plan.is_empty() && !self.data.to_be_offered() {
             return;
         }
+        let video = self.video.unwrap_or_else(|| VideoOffer::choose(self.publications.configs()));
         let mut changes = self.rtc.sdp_api();
         if self.data.to_be_offered() {
             self.data.offer(&mut changes);
@@ -301,10 +306,13 @@ impl WebRtcEngine {
         for track in plan.add {
             let Some(publication) = self.publications.get_mut(track) else { continue };
             let kind = if publication.config.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
+            if kind.is_video() {
+                self.video = Some(video);
+            }
             let (stream, cid) = ("media".to_owned(), publication.cid.clone());
             let simulcast = publication.simulcast();
             let mid = changes.add_media(kind, Direction::SendOnly, Some(stream), Some(cid), simulcast);
-            let payload_types = codecs::payload_types(&publication.config);
+            let payload_types = codecs::payload_types(&publication.config, video);
             narrowed.push(offer::Section { mid: mid.to_string(), payload_types });
             offered.push((track, mid));
         }
@@ -662,6 +670,10 @@ impl MediaEngine for WebRtcEngine {
         if config.layers.len() > MAX_LAYERS {
             let reason = PublishError::TooManyLayers { layers: config.layers.len(), most: MAX_LAYERS };
             self.events.push_back(EngineEvent::PublishFailed { track, reason });
+            return;
+        }
+        if self.video.is_some_and(|video| !video.carries(config.codec)) {
+            self.fail(Error::AnotherCodec(config.codec));
             return;
         }
         // Unique within the room: the participant's id is.
