@@ -355,6 +355,9 @@ pub struct TrackConfig {
     /// Opus with redundancy (RFC 2198): each packet repeats the one before it, so that a single lost packet is
     /// not heard. Costs the bitrate once more. The server takes it apart for viewers that can't.
     pub red: bool,
+    /// Send the capture time behind each frame as LiveKit's SDKs do (packet trailer), for viewers made with them;
+    /// browsers have it without, by the absolute-capture-time extension. Not for AV1.
+    pub capture_trailer: bool,
 }
 
 impl TrackConfig {
@@ -371,6 +374,7 @@ impl TrackConfig {
             stereo: false,
             dtx: false,
             red: false,
+            capture_trailer: false,
         }
     }
 

@@ -14,6 +14,7 @@ import { DelayMeter } from "./delay.js"; import { requestCaptureTimes } from "./
 Object.assign(window, { DelayMeter, requestCaptureTimes, ready: true });</script>`, {
   "delay.js": await viewer("delay.js"),
   "capture-time.js": await viewer("capture-time.js"),
+  "trailer-worker.mjs": await readFile(new URL("node_modules/livekit-client/dist/livekit-client.fm.worker.mjs", import.meta.url)),
   "onset.js": `registerProcessor("onset", class extends AudioWorkletProcessor {
     quiet = 0;
     process([input]) {
@@ -30,19 +31,22 @@ Object.assign(window, { DelayMeter, requestCaptureTimes, ready: true });</script
 await page.run(watch, options);
 
 // Runs inside the page.
-async function watch({ url, token, seconds, settle, audio }) {
+async function watch({ url, token, seconds, settle, audio, trailer }) {
   const { Room, RoomEvent } = window.LivekitClient;
   while (!window.ready) await new Promise((resolve) => setTimeout(resolve, 10));
   window.requestCaptureTimes();
-  const room = new Room();
+  // With a worker, LiveKit's client says that it understands packet trailers, and reads them.
+  const worker = trailer ? new Worker("trailer-worker.mjs", { type: "module" }) : null;
+  const room = new Room(worker ? { frameMetadata: { worker } } : {});
   const video = document.querySelector("video");
   const begin = performance.now();
-  const seen = { flashes: [], beeps: [], delays: [], captured: [], playout: [] };
+  const seen = { flashes: [], beeps: [], delays: [], captured: [], playout: [], trailers: [] };
   const context = new AudioContext({ latencyHint: "interactive" });
   await context.audioWorklet.addModule("onset.js");
   const canvas = new OffscreenCanvas(16, 16);
   const drawing = canvas.getContext("2d", { willReadFrequently: true });
   const receivers = {};
+  let pictures = null;
   let white = true;
   let meter = null;
   const onFrame = (now, metadata) => {
@@ -54,12 +58,15 @@ async function watch({ url, token, seconds, settle, audio }) {
     // By the browser's own reckoning, and by what the publisher sent along.
     seen.captured.push([metadata.captureTime === undefined ? null : metadata.expectedDisplayTime - metadata.captureTime,
       source?.captureTimestamp === undefined ? null : performance.timeOrigin + metadata.expectedDisplayTime - (source.captureTimestamp - 2208988800000)]);
+    const sent = pictures?.lookupFrameMetadata?.({ rtpTimestamp: metadata.rtpTimestamp })?.userTimestamp;
+    if (sent) seen.trailers.push(performance.timeOrigin + metadata.expectedDisplayTime - Number(sent) / 1000);
     video.requestVideoFrameCallback(onFrame);
   };
   video.requestVideoFrameCallback(onFrame);
   room.on(RoomEvent.TrackSubscribed, (track) => {
     receivers[track.kind] = track.receiver;
     if (track.kind === "video") {
+      pictures = track;
       track.attach(video);
       meter = new window.DelayMeter(video, track.receiver);
       return;
@@ -96,5 +103,6 @@ async function watch({ url, token, seconds, settle, audio }) {
     ok: seen.flashes.length > 0 && (!audio || pairs.length > 0),
     offsets: pairs, flashes: seen.flashes.length, beeps: seen.beeps.length,
     delays: seen.delays.slice(-20), captured: seen.captured.slice(-20), playout: seen.playout.slice(-20),
+    trailers: seen.trailers.slice(-20),
   };
 }

@@ -59,6 +59,22 @@ def test_the_viewer_page_knows_the_age_of_a_picture(stage, meta_ms):
     assert (meta_ms or 0) < delay < (meta_ms or 0) + 4 * 150, report
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("understood", [True, False], ids=["understood", "not-understood"])
+def test_the_capture_time_behind_the_frame(stage, understood):
+    """LiveKit's JavaScript client reads it; from one that does not know it, the server keeps it away."""
+    publisher = stage.publish(
+        f"appsrc name=flash ! {X264} ! livekitsink name=sink identity=camera capture-trailer=true", start=FLASH.format(", meta_ms=3000")
+    )
+    publisher.wait_published()
+    report = watch(stage, seconds=10, settle=0, audio=False, trailer=understood)
+    assert report["ok"], f"{report}\n{publisher.summary()}"
+    if understood:
+        assert len(report["trailers"]) == 20 and 3000 < statistics.median(report["trailers"]) < 3000 + 4 * 150, report
+    else:
+        assert report["trailers"] == [] and report["flashes"] >= 5, report
+
+
 def test_a_rate_that_falls_and_rises_freezes_nothing(stage):
     """A camera in the dark: 30, 5, 1 and again 30 pictures a second. Each comes when it is made."""
     viewer = stage.view()

@@ -326,6 +326,7 @@ fn capture_time(buffer: &gst::BufferRef) -> Option<SystemTime> {
 /// What track a stream with these caps becomes.
 fn track_config(codec: Codec, caps: &gst::StructureRef, settings: &PadSettings, pad: &str) -> TrackConfig {
     let mut config = TrackConfig::new(codec, settings.track_name.as_deref().unwrap_or(pad));
+    config.capture_trailer = settings.capture_trailer.unwrap_or_default();
     config.source = match settings.source.unwrap_or_default() {
         super::TrackSource::Auto => config.source,
         super::TrackSource::Camera => TrackSource::Camera,

@@ -26,6 +26,7 @@ pub(crate) struct PadSettings {
     pub allow_profiles: Option<AllowProfiles>,
     pub dtx: Option<bool>,
     pub red: Option<bool>,
+    pub capture_trailer: Option<bool>,
     pub gop_cache: Option<GopCache>,
     pub gop_cache_time: Option<Duration>,
     pub priority: Option<u32>,
@@ -47,6 +48,7 @@ impl PadSettings {
             allow_profiles: self.allow_profiles.or(defaults.allow_profiles),
             dtx: self.dtx.or(defaults.dtx),
             red: self.red.or(defaults.red),
+            capture_trailer: self.capture_trailer.or(defaults.capture_trailer),
             gop_cache: self.gop_cache.or(defaults.gop_cache),
             gop_cache_time: self.gop_cache_time.or(defaults.gop_cache_time),
             priority: self.priority.or(defaults.priority),
@@ -67,6 +69,7 @@ impl PadSettings {
             "allow-profiles" => self.allow_profiles = value.get().ok(),
             "dtx" => self.dtx = value.get().ok(),
             "red" => self.red = value.get().ok(),
+            "capture-trailer" => self.capture_trailer = value.get().ok(),
             "gop-cache" => self.gop_cache = value.get().ok(),
             "gop-cache-time" => self.gop_cache_time = value.get().ok().map(Duration::from_nanos),
             "priority" => self.priority = value.get().ok().filter(|p| *p != 1),
@@ -89,6 +92,7 @@ impl PadSettings {
             "allow-profiles" => self.allow_profiles.unwrap_or_default().to_value(),
             "dtx" => self.dtx.unwrap_or_default().to_value(),
             "red" => self.red.unwrap_or_default().to_value(),
+            "capture-trailer" => self.capture_trailer.unwrap_or_default().to_value(),
             "gop-cache" => self.gop_cache.unwrap_or_default().to_value(),
             "gop-cache-time" => nanos(self.gop_cache_time.unwrap_or(GOP_CACHE_TIME)).to_value(),
             "priority" => self.priority.unwrap_or(1).to_value(),
@@ -287,6 +291,14 @@ fn pad_properties() -> Vec<glib::ParamSpec> {
             .blurb(
                 "Opus is sent with redundancy (RFC 2198): each packet repeats the one before it, which doubles the \
                  bitrate of the sound",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("capture-trailer")
+            .nick("Capture-time trailer")
+            .blurb(
+                "Send the capture time behind each picture too (LKTS packet trailer), for viewers made with LiveKit's \
+                 SDKs; not for AV1",
             )
             .mutable_ready()
             .build(),

@@ -12,6 +12,7 @@ mod offer;
 mod publications;
 mod room_feedback;
 mod sockets;
+mod trailer;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -709,6 +710,9 @@ impl MediaEngine for WebRtcEngine {
             publication.pt = codecs::choose_payload(codec, writer.payload_params());
         }
         let Some(pt) = publication.pt else { return Ok(()) };
+        let with_trailer = publication.config.capture_trailer;
+        let with_trailer = with_trailer.then(|| trailer::append(codec, &frame.data, capture_time)).flatten();
+        let data = with_trailer.map_or_else(|| frame.data.clone(), Into::into);
         let ticks = frame.media_time.as_nanos() * u128::from(codec.clock_rate()) / 1_000_000_000;
         let frequency = if codec.is_video() { Frequency::NINETY_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
         // RTP time wraps at 32 bits; the upper half of 64 is more than any stream lasts.
@@ -717,7 +721,7 @@ impl MediaEngine for WebRtcEngine {
             pt,
             frame.captured_at,
             media_time,
-            frame.data.clone(),
+            data,
         );
         self.pump();
         if let Err(error) = written {

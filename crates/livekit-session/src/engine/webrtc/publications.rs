@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use livekit_protocol as proto;
 use str0m::media::{Mid, Pt, Rid, Simulcast, SimulcastLayer};
 
+use super::trailer;
 use crate::config::{Codec, TrackConfig, TrackSource};
 use crate::event::{Quality, TrackId};
 
@@ -292,6 +293,10 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
         disable_dtx: !config.dtx,
         disable_red: !config.red,
         audio_features,
+        packet_trailer_features: match config.capture_trailer && trailer::carries(config.codec) {
+            true => vec![proto::PacketTrailerFeature::PtfUserTimestamp as i32],
+            false => Vec::new(),
+        },
         stream: "media".into(),
         ..Default::default()
     }
@@ -301,6 +306,18 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
 mod tests {
     use super::*;
     use crate::config::LayerConfig;
+
+    #[test]
+    fn a_trailer_is_announced_only_where_it_is_sent() {
+        for (codec, wanted, announced) in
+            [(Codec::H264, true, 1), (Codec::H264, false, 0), (Codec::Av1, true, 0), (Codec::Opus, true, 0)]
+        {
+            let mut config = TrackConfig::new(codec, "v");
+            config.capture_trailer = wanted;
+            let request = Publications::default().add(TrackId(1), &config, "c".into());
+            assert_eq!(request.packet_trailer_features.len(), announced, "{codec:?}");
+        }
+    }
 
     fn config() -> TrackConfig {
         let mut config = TrackConfig::new(Codec::H264, "front");
