@@ -133,7 +133,7 @@ def test_file(seconds, gop_seconds=1, size=FILE_SIZE, bitrate=FILE_BITRATE):
     kbit = bitrate // 1000
     part = path.with_suffix(".part.mp4")
     command = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{width}x{height}", "-r", str(FILE_FPS), "-i", "-"]
-    command += ["-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-bf", "0", "-g", str(FILE_FPS * gop_seconds), "-sc_threshold", "0"]
+    command += ["-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-bf", "0", "-g", str(round(FILE_FPS * gop_seconds)), "-sc_threshold", "0"]
     command += ["-b:v", f"{kbit}k", "-minrate", f"{kbit}k", "-maxrate", f"{kbit}k", "-bufsize", f"{kbit // 2}k", "-x264-params", "nal-hrd=cbr", "-movflags", "+faststart", str(part)]
     encoder = subprocess.Popen(command, stdin=subprocess.PIPE)
     for n in range(seconds * FILE_FPS):
@@ -159,6 +159,9 @@ def test_file(seconds, gop_seconds=1, size=FILE_SIZE, bitrate=FILE_BITRATE):
 class Bench:
     """Server, folders and environment of one run of a bench."""
 
+    # What the server is started with beyond the usual.
+    server_options = {}
+
     def __init__(self, args):
         self.args = args
         self.plugin_dir = args.plugin_dir.resolve()
@@ -180,7 +183,7 @@ class Bench:
             raise SystemExit(f"gst-inspect-1.0 does not find livekitsink in {self.plugin_dir}:\n{seen.stdout[:500]}{seen.stderr}")
         self.webrtcsink_env = self._find_webrtcsink()
         say("starting livekit-server")
-        self.server = LiveKitServer(self.folder)
+        self.server = LiveKitServer(self.folder, **self.server_options)
         say("one join to warm up (it loads the SDK's native library)")
         Subscriber(self.server, "warm-up").close()
         print(machine_facts(seen.stdout) + "\n", flush=True)

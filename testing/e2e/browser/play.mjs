@@ -49,11 +49,11 @@ console.log(JSON.stringify({ ...report, notes }));
 process.exitCode = report.ok ? 0 : 1;
 
 // Runs inside the page.
-async function join({ url, token, frames, timeout, audio }) {
+async function join({ url, token, frames, timeout, audio, clock }) {
   const { Room, RoomEvent } = window.LivekitClient;
   const room = new Room();
   const video = document.querySelector("video");
-  const seen = { numbers: [], frames: 0, tracks: [], first: null };
+  const seen = { numbers: [], shown: [], frames: 0, tracks: [], first: null };
   const begin = performance.now();
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -75,15 +75,20 @@ async function join({ url, token, frames, timeout, audio }) {
     const number = word >> 40n;
     const ms = (word >> 8n) & 0xffffffffn;
     const check = (0xa5n ^ number ^ (number >> 8n) ^ (number >> 16n) ^ ms ^ (ms >> 8n) ^ (ms >> 16n) ^ (ms >> 24n)) & 0xffn;
-    return check === (word & 0xffn) ? Number(number) : null;
+    return check === (word & 0xffn) ? { number: Number(number), ms: Number(ms) } : null;
   }
 
   // Presented on the compositor's tick; decoded pictures are counted from the statistics too.
   const onFrame = () => {
     seen.frames += 1;
     seen.first ??= performance.now() - begin;
-    const number = stamp();
-    if (number !== null) seen.numbers.push(number);
+    const stamped = stamp();
+    if (stamped !== null) {
+      seen.numbers.push(stamped.number);
+      // `clock`: what Date.now() is ahead of the stamps' clock, in ms.
+      const delay = clock === undefined ? null : Math.round(Date.now() - clock - stamped.ms);
+      seen.shown.push([Math.round(performance.now() - begin), stamped.number, delay]);
+    }
     video.requestVideoFrameCallback(onFrame);
   };
   video.requestVideoFrameCallback(onFrame);

@@ -2,8 +2,10 @@
 """Keyframe requests: few reach the encoder, and sources that can't be asked are answered for by the GOP cache."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,52 @@ def test_requests_under_loss(tmp_path, room):
     gaps = [b - a for a, b in zip(asked[1:], asked[2:])]
     assert len(asked) > 2 and stats["keyframe-requests-received"] >= len(asked), (asked, stats)
     assert all(gap >= MIN_INTERVAL - SLACK for gap in gaps), gaps
+
+
+def chromium(stage, frames, identity="chromium"):
+    """Starts Chromium on the room; `shown` of its report: (ms since it began, number, delay in ms)."""
+    clock = (time.time() - time.monotonic()) * 1000
+    options = {"url": stage.server.url, "token": stage.server.token(stage.room, identity), "frames": frames, "timeout": 60, "clock": clock}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("LIVEKIT_")}
+    return subprocess.Popen(["node", "play.mjs", json.dumps(options)], cwd=E2E / "browser", env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def chromium_report(process):
+    out, err = process.communicate(timeout=100)
+    assert out.startswith("{"), f"no report:\n{out}\n{err}"
+    report = json.loads(out)
+    assert report["ok"], {k: v for k, v in report.items() if k not in ("shown", "numbers")}
+    return report
+
+
+@pytest.mark.slow
+def test_playout_delay_in_chromium(stage):
+    """A replay is no delay for long: neither for who has just joined nor for who was there."""
+    publisher = deaf_encoder(stage, gop=90, sink="gop-cache=on gop-cache-time=7000000000")
+    publisher.wait_published()
+    watching = chromium(stage, frames=240, identity="watching")
+    publisher.wait_for("element", "livekit-gop-replayed", timeout=40)
+    time.sleep(5)
+    before = len(publisher.messages("livekit-gop-replayed"))
+    joining = chromium(stage, frames=90)
+    publisher.wait_for("element", "livekit-gop-replayed", timeout=40, count=before + 1)
+    for name, report in (("joining", chromium_report(joining)), ("watching", chromium_report(watching))):
+        shown = report["shown"]
+        usual = sorted(delay for _, _, delay in shown[-30:])[15]
+        # Since when is every picture as fresh as usual?
+        start = shown[0][0]
+        newest, back = -1, []
+        for at, number, _ in shown:
+            if number < newest:
+                back.append(at)
+            newest = max(newest, number)
+        late = [at for at, _, delay in shown if delay > usual + 150]
+        first_fresh = next(at for at, _, delay in shown if delay <= usual + 150)
+        print(f"{name}: usual delay {usual} ms; live after {first_fresh - start} ms; {len(late)} late pictures; shown again: {len(back)} pictures, {back[-1] - back[0] if back else 0} ms")
+        if name == "joining":
+            assert first_fresh - start < LIVE_AGAIN_LIMIT * 1000, shown[:20]
+            settled = [delay for at, _, delay in shown if at > start + LIVE_AGAIN_LIMIT * 1000]
+            assert settled and sorted(settled)[len(settled) // 2] <= usual + 150, settled
+        else:
+            assert not back or back[-1] - back[0] < LIVE_AGAIN_LIMIT * 1000, back
+        assert shown[-1][1] > 90
