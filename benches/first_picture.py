@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Process start -> first decoded picture at a viewer that already waits in the room.
 
-file: 1080p30 mp4 with a keyframe every second. live: a live encoder with a keyframe every 10 s that honours requests.
+file: 1080p30 mp4 with a keyframe every second (or --gop). live: a live encoder with a keyframe every 10 s that honours requests.
 Peer: LiveKit's Python SDK with its pre-encoded source, fed by an appsink (sdk_peer.py).
 """
 
@@ -46,8 +46,9 @@ def one(bench, publisher, kind, path):
 def main():
     parser = common.options(__doc__)
     parser.add_argument("--kind", choices=("file", "live", "both"), default="both")
+    parser.add_argument("--gop", type=int, default=1, help="seconds between the file's keyframes (default 1)")
     args = parser.parse_args()
-    path = common.test_file(30)
+    path = common.test_file(30, args.gop)
     kinds = ("file", "live") if args.kind == "both" else (args.kind,)
     publishers = (OURS,) if args.no_peer else (OURS, PEER)
     results = {}
@@ -61,7 +62,7 @@ def main():
     rows = []
     for kind in kinds:
         firsts = {p: [r["first"] for r in results[p, kind]] for p in publishers}
-        row = ["file, 1 s GOP" if kind == "file" else "live encoder, 10 s GOP", common.spread(firsts[OURS])]
+        row = [f"file, {args.gop} s GOP" if kind == "file" else "live encoder, 10 s GOP", common.spread(firsts[OURS])]
         if PEER in publishers:
             row += [common.spread(firsts[PEER]), common.ratio(firsts[OURS], firsts[PEER]), common.spread([r["imports"] for r in results[PEER, kind]])]
             # What is left when the interpreter's start is not held against the peer.

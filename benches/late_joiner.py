@@ -4,6 +4,7 @@
 One after another: connect -> first decoded picture, and the SDK's own share of it (its connect call).
 Five at once: keyframe requests that reach the encoder, and when the last of the five sees its first picture.
 Peer: LiveKit's Python SDK with its pre-encoded source, fed by an appsink (sdk_peer.py).
+--unasked: a source that can't be asked instead (a 720p30 file, 2 Mbit/s, keyframe every 2 s), with and without the GOP cache; no peer.
 """
 
 import random
@@ -41,6 +42,38 @@ class Theirs:
 
     def end(self):
         finish(self.peer)
+
+
+class Unasked(Ours):
+    def __init__(self, bench, room, cache):
+        path = common.test_file(60, 2, LIVE_SIZE, LIVE_BITRATE)
+        self.publisher = publisher.Publisher(
+            f"filesrc location={path} ! qtdemux ! livekitsink gop-cache={cache}", bench.log(room), env=bench.publisher_env(room)
+        )
+
+    def replays(self):
+        return [m["frames"] for m in self.publisher.messages("livekit-gop-replayed")]
+
+
+def unasked(bench, cache, joiners, rng):
+    """Connect -> first decoded picture, of joiners one after another."""
+    room = bench.room(f"unasked {cache}")
+    source = Unasked(bench, room, cache)
+    firsts = []
+    try:
+        source.wait_published()
+        with Subscriber(bench.server, room, identity="first") as first:
+            # The file lasts a minute.
+            first.wait_video()
+            time.sleep(4)
+            for _ in range(joiners):
+                time.sleep(1.5 + rng.random() * 2)
+                _, [(_, took)] = join(bench, room, 1)
+                firsts.append(took)
+        say(f"  gop-cache={cache}: {common.spread(firsts, 3)} s; frames sent again: {source.replays()}")
+    finally:
+        source.end()
+    return firsts
 
 
 def join(bench, room, count):
@@ -96,7 +129,20 @@ def main():
     parser.add_argument("--at-once", type=int, default=5, help="joiners in a burst (default 5)")
     parser.add_argument("--bursts", type=int, default=3, help="bursts each round (default 3)")
     parser.add_argument("--seed", type=int, default=1, help="of the pauses between joiners; both publishers get the same")
+    parser.add_argument("--unasked", action="store_true", help="a source that can't be asked for a keyframe, with and without the GOP cache")
     args = parser.parse_args()
+    if args.unasked:
+        results = {cache: [] for cache in ("auto", "off")}
+        args.no_peer = True
+        with Bench(args) as bench:
+            for n in range(args.rounds):
+                say(f"round {n + 1} of {args.rounds}, load average {common.load():.2f}")
+                for cache, found in results.items():
+                    found += unasked(bench, cache, min(args.joiners, 10), random.Random(args.seed + n))
+        count = args.rounds * min(args.joiners, 10)
+        print(f"Late joiners of a file with a keyframe every 2 s: connect → first decoded picture, s, min / **median** / max of {count}\n")
+        common.table([f"gop-cache={cache}" for cache in results], [[common.spread(found, 3) for found in results.values()]])
+        return any(v is None for found in results.values() for v in found)
     publishers = (OURS,) if args.no_peer else (OURS, PEER)
     results = {p: {} for p in publishers}
     with Bench(args) as bench:
