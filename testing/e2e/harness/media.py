@@ -95,6 +95,11 @@ class Media:
     def long_gop_mp4(self):
         return self._file("longgop.mp4", lambda p: encode(p, 600, "-profile:v", "main", "-g", "600", "-keyint_min", "600", "-sc_threshold", "0", "-b:v", "300k"))
 
+    def hvc1_mp4(self):
+        """H.265 with its parameter sets beside the stream, as files have it."""
+        options = ["-c:v", "libx265", "-tag:v", "hvc1", "-b:v", "800k", "-x265-params", "keyint=30:min-keyint=30:scenecut=0:bframes=0:log-level=error"]
+        return self._file("hvc1.mp4", lambda p: encode(p, self.frames, *options))
+
     def long_run_mp4(self):
         """A minute of small pictures."""
         return self._file("longrun.mp4", lambda p: encode(p, 1800, "-profile:v", "main", "-preset", "ultrafast", "-g", "30", "-b:v", "200k"))

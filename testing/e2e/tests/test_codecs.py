@@ -4,6 +4,7 @@
 import pytest
 from conftest import ENCODER
 from harness.checks import sfu_received
+from harness.media import HEIGHT, WIDTH
 from harness.proc import wait_until
 from harness.server import LiveKitServer
 from test_browser import play
@@ -109,6 +110,16 @@ def test_h265_viewer_who_comes_late_gets_a_keyframe(stage):
     late.finish()
     numbers, complaints = late.pictures(*SIZE)
     assert len(numbers) >= 8 and None not in numbers, (numbers, complaints)
+
+
+def test_h265_of_a_file(stage, media):
+    """hvc1: the parameter sets are beside the stream and have to be put into it."""
+    receiver = stage.receive(frames=60)
+    stage.launch(f"filesrc location={media.hvc1_mp4()} ! qtdemux ! livekitsink identity=file")
+    assert receiver.wait_first()["codec"] == "h265"
+    assert receiver.finish()["gaps"] == 0
+    numbers, complaints = receiver.pictures(WIDTH, HEIGHT)
+    assert len(numbers) >= 58 and numbers == list(range(numbers[0], numbers[0] + len(numbers))), (numbers, complaints)
 
 
 PROFILES = {"constrained-baseline": "42e01f", "main": "4d001f", "high": "640032"}

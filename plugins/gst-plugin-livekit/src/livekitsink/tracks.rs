@@ -365,7 +365,7 @@ impl LiveKitSink {
         let armed = timer.wait_async(move |_, _, _| {
             // Not on the clock's own thread.
             if let Some(sink) = sink.upgrade() {
-                sink.call_async(move |sink| sink.imp().regroup(&name));
+                super::workers::run(move || sink.imp().regroup(&name));
             }
         });
         if let Err(error) = armed {
