@@ -48,8 +48,25 @@ pub(crate) struct Payload<'a> {
     pub sampling: Sampling,
     pub restart: Option<RestartHeader>,
     /// Present in first packets with Q ≥ 128; then `None` inside means "as sent before".
-    pub tables: Option<Option<Tables>>,
+    pub tables: Option<Option<WireTables<'a>>>,
     pub scan: &'a [u8],
+}
+
+/// Quantisation tables as they came, known to be valid. Most packets have none, so room for them would be a waste.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WireTables<'a> {
+    precision: u8,
+    data: &'a [u8],
+}
+
+impl<'a> WireTables<'a> {
+    fn check(precision: u8, data: &'a [u8]) -> Option<Self> {
+        Tables::from_wire(precision, data).map(|_| Self { precision, data })
+    }
+
+    pub(crate) fn read(self) -> Option<Tables> {
+        Tables::from_wire(self.precision, self.data)
+    }
 }
 
 impl<'a> Payload<'a> {
@@ -81,7 +98,7 @@ impl<'a> Payload<'a> {
             tables = Some(match (header.length, main.q) {
                 (0, 255) => return Err(PacketError::NoTables),
                 (0, _) => None,
-                _ => Some(Tables::from_wire(header.precision, data).ok_or(invalid)?),
+                _ => Some(WireTables::check(header.precision, data).ok_or(invalid)?),
             });
             rest = after;
         }
@@ -159,7 +176,9 @@ mod tests {
         let with = |q, length: u16, data: usize| {
             let [a, b] = length.to_be_bytes();
             let payload = [&[0, 0, 0, 0, 1, q, 1, 1, 0, 0, a, b][..], &vec![1; data]].concat();
-            parse(&payload).map(|payload| (payload.tables, payload.scan.len()))
+            let tables =
+                |wire: Option<Option<WireTables<'_>>>| wire.map(|wire| wire.and_then(WireTables::read));
+            parse(&payload).map(|payload| (tables(payload.tables), payload.scan.len()))
         };
         for length in [64, 128, 192, 256] {
             let (tables, scan) = with(255, length, usize::from(length) + 5).unwrap();

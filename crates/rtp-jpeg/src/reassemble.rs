@@ -168,7 +168,6 @@ struct Current {
     sampling: Sampling,
     interval: u16,
     size: (u16, u16),
-    tables: Option<Tables>,
     oldest: u16,
     newest: u16,
     first: Option<u16>,
@@ -196,6 +195,8 @@ enum Done {
 pub struct Reassembler {
     config: ReassemblerConfig,
     current: Option<Current>,
+    /// Tables of the frame under way; apart from it, because it is moved for each packet.
+    tables: Option<Tables>,
     /// Sender and newest sequence number of the last frame that is done.
     done: Option<(u32, u16)>,
     /// The scan at `MAX_HEADER`; the header segments are put right before it in the end.
@@ -214,6 +215,7 @@ impl Reassembler {
         Self {
             config,
             current: None,
+            tables: None,
             done: None,
             buffer: vec![0; MAX_HEADER],
             parts: Vec::new(),
@@ -232,7 +234,7 @@ impl Reassembler {
     /// Forgets the frame under way and all that was received before, tables included.
     pub fn reset(&mut self) {
         self.clear_parts();
-        (self.current, self.done) = (None, None);
+        (self.current, self.tables, self.done) = (None, None, None);
         self.cache.clear();
         self.concealer.forget();
     }
@@ -347,14 +349,14 @@ impl Reassembler {
     fn take_tables(&mut self, current: &mut Current, payload: &Payload<'_>) {
         let q = payload.main.q;
         match payload.tables {
-            Some(Some(tables)) => {
-                current.tables = Some(tables);
-                if q != 255 {
+            Some(Some(wire)) => {
+                self.tables = wire.read();
+                if let Some(tables) = self.tables.filter(|_| q != 255) {
                     self.remember(current.ssrc, q, tables);
                 }
             }
             Some(None) => match self.recall(current.ssrc, q) {
-                Some(tables) => current.tables = Some(tables),
+                Some(tables) => self.tables = Some(tables),
                 None => current.failed = Some(LossReason::UnknownTables(q)),
             },
             None => {}
@@ -385,19 +387,17 @@ impl Reassembler {
 
     /// Ends the frame under way: it is made whole if it is complete, else patched.
     fn close(&mut self, complete: bool) -> Option<Done> {
-        let mut current = self.current.take()?;
+        let current = self.current.take()?;
         self.done = Some((current.ssrc, current.newest));
         let packets = self.parts.len();
-        if current.tables.is_none() {
-            // Without the first packet: by Q alone, or as sent before.
-            current.tables = match current.main.q {
-                q @ ..128 => Tables::for_q(q),
-                255 => None,
-                q => self.recall(current.ssrc, q),
-            };
-        }
+        // Without the first packet: by Q alone, or as sent before.
+        let tables = self.tables.take().or_else(|| match current.main.q {
+            q @ ..128 => Tables::for_q(q),
+            255 => None,
+            q => self.recall(current.ssrc, q),
+        });
         let ordered = self.sort_parts(&current);
-        let done = match (current.failed, current.tables) {
+        let done = match (current.failed, tables) {
             (Some(reason), _) => Err(reason),
             (None, _) if !ordered => Err(LossReason::Inconsistent),
             (None, None) => Err(LossReason::Incomplete),
@@ -499,7 +499,6 @@ fn new_frame(packet: &RtpPacket<'_>, payload: &Payload<'_>, size: (u16, u16)) ->
         sampling: payload.sampling,
         interval: payload.interval(),
         size,
-        tables: None,
         oldest: packet.sequence,
         newest: packet.sequence,
         first: None,

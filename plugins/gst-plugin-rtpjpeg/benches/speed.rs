@@ -150,8 +150,7 @@ fn packets(picture: &gst::Buffer, caps: &str) -> Vec<Vec<u8>> {
     chain.source.push_event(gst::event::Caps::new(&chain.caps));
     chain.source.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
     chain.push(picture);
-    let packets = std::mem::take(&mut *all.lock().unwrap());
-    packets
+    std::mem::take(&mut *all.lock().unwrap())
 }
 
 /// Packets of `frames` frames, numbered from where the last call ended.

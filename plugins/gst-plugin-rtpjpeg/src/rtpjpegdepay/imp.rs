@@ -37,12 +37,14 @@ struct State {
     reassembler: Reassembler,
     dimensions: Option<(u16, u16)>,
     output: Output,
+    /// Packets received; here and not in the statistics, which would take a second lock for each.
+    packets: u64,
 }
 
 impl Default for State {
     fn default() -> Self {
         let reassembler = Reassembler::new(ReassemblerConfig::default());
-        Self { reassembler, dimensions: None, output: Output::default() }
+        Self { reassembler, dimensions: None, output: Output::default(), packets: 0 }
     }
 }
 
@@ -86,7 +88,6 @@ struct Stats {
     frames: u64,
     concealed: u64,
     bytes: u64,
-    packets: u64,
     lost: Limiter,
     refused: Limiter,
     last_q: u8,
@@ -125,7 +126,8 @@ impl ObjectImpl for RtpJpegDepay {
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         if pspec.name() == "frame-stats" {
-            return lock(&self.stats).structure().to_value();
+            let packets = lock(&self.state).packets;
+            return lock(&self.stats).structure(packets).to_value();
         }
         let settings = *lock(&self.settings);
         settings.get(pspec.name()).unwrap_or_else(|| pspec.default_value().clone())
@@ -182,10 +184,13 @@ impl ElementImpl for RtpJpegDepay {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::ReadyToPaused {
             *lock(&self.stats) = Stats::default();
+            lock(&self.state).packets = 0;
         }
         let success = self.parent_change_state(transition)?;
         if matches!(transition, gst::StateChange::PausedToReady | gst::StateChange::NullToReady) {
-            *lock(&self.state) = State::default();
+            let mut state = lock(&self.state);
+            *state = State { packets: state.packets, ..State::default() };
+            drop(state);
             self.configure();
         }
         Ok(success)
@@ -245,7 +250,8 @@ impl RTPBaseDepayloadImpl for RtpJpegDepay {
             payload,
         };
         let result = {
-            let State { reassembler, output, .. } = &mut *lock(&self.state);
+            let State { reassembler, output, packets, .. } = &mut *lock(&self.state);
+            *packets += 1;
             output.note(packet.timestamp, rtp.buffer().pts());
             match reassembler.push(&packet) {
                 Ok(events) => {
@@ -262,7 +268,6 @@ impl RTPBaseDepayloadImpl for RtpJpegDepay {
                 Err(error) => Err(error),
             }
         };
-        lock(&self.stats).packets += 1;
         match result {
             Ok(pictures) => {
                 let mut pictures = pictures.into_iter().flatten();
@@ -379,7 +384,7 @@ impl RtpJpegDepay {
 }
 
 impl Stats {
-    fn structure(&self) -> gst::Structure {
+    fn structure(&self, packets: u64) -> gst::Structure {
         let by_reason = |name: &str, limiter: &Limiter| {
             let mut structure = gst::Structure::new_empty(name);
             for (reason, count) in limiter.totals() {
@@ -392,7 +397,7 @@ impl Stats {
             .field("frames-concealed", self.concealed)
             .field("frames-lost", self.lost.total())
             .field("lost", by_reason("lost", &self.lost))
-            .field("packets", self.packets)
+            .field("packets", packets)
             .field("packets-refused", self.refused.total())
             .field("refused", by_reason("refused", &self.refused))
             .field("bytes", self.bytes)

@@ -12,7 +12,9 @@ use gst_rtp::prelude::*;
 use gst_rtp::subclass::prelude::*;
 use gst_video::VideoBufferFlags;
 use gst_video::prelude::*;
-use rtp_jpeg::{Field, Jpeg, PacketizeError, PacketizeOptions, Packets, ParseError, QuantSelector};
+use rtp_jpeg::{
+    Field, Jpeg, MAX_PACKET_HEADER_LEN, PacketizeError, PacketizeOptions, Packets, ParseError, QuantSelector,
+};
 
 use super::extensions::Extensions;
 use super::settings::{self, MIN_MTU, RTP_HEADER_LEN, Settings};
@@ -290,7 +292,9 @@ impl RtpJpegPay {
         let running_time = time.and_then(|time| state.segment.to_running_time(time));
         let now = running_time.map_or(state.now, Duration::from).max(state.now);
         state.now = now;
-        let mut maker = Maker::new(self, buffer, settings, overhead, &mut state)?;
+        let scans = first.scan().len() + second.as_ref().map_or(0, |second| second.scan().len());
+        let expected = scans.div_ceil(room.saturating_sub(MAX_PACKET_HEADER_LEN).max(1));
+        let mut maker = Maker::new(self, buffer, settings, overhead, expected, &mut state)?;
         let mut last = None;
         for (jpeg, field) in [Some(&first), second.as_ref()].into_iter().flatten().zip(fields) {
             let quant = state.selector.choose(jpeg.tables(), now).ok_or(Refusal::NoQ)?;
@@ -376,6 +380,7 @@ impl RtpJpegPay {
 struct Maker<'a> {
     element: glib::BorrowedObject<'a, super::RtpJpegPay>,
     input: &'a gst::Buffer,
+    has_capture_time: bool,
     /// `None`: the base class allocates, because contributing sources go into the header.
     pool: Option<gst::BufferPool>,
     list: gst::BufferList,
@@ -389,15 +394,18 @@ impl<'a> Maker<'a> {
         input: &'a gst::Buffer,
         settings: &Settings,
         overhead: usize,
+        expected: usize,
         state: &mut State,
     ) -> Result<Self, Refusal> {
         let element = imp.obj();
+        let has_capture_time = input.iter_meta::<gst::ReferenceTimestampMeta>().next().is_some();
         let pool = if overhead > 0 && element.source_count(input) > 0 {
             None
         } else {
             Some(state.pool(settings.mtu()).map_err(|_| Refusal::Flow(gst::FlowError::Error))?)
         };
-        Ok(Self { element, input, pool, list: gst::BufferList::new(), packets: 0, bytes: 0 })
+        let list = gst::BufferList::new_sized(expected);
+        Ok(Self { element, input, has_capture_time, pool, list, packets: 0, bytes: 0 })
     }
 
     /// Appends the packets of one picture; tells their type.
@@ -433,7 +441,9 @@ impl<'a> Maker<'a> {
                 rtp.set_marker(packet.is_last());
                 packet.write(rtp.payload_mut().map_err(failed)?);
             }
-            copy_capture_time(self.input, out);
+            if self.has_capture_time {
+                copy_capture_time(self.input, out);
+            }
             self.packets += 1;
             self.bytes += out.size() as u64;
             list.add(buffer);
