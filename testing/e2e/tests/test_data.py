@@ -179,3 +179,24 @@ def test_a_refused_change_is_said(stage):
     publisher.wait_published()
     publisher.run("pipeline.get_by_name('sink').set_property('metadata', 'new')")
     wait_until(lambda: publisher.warnings("canupdateownmetadata"), 10, publisher.summary)
+
+
+def test_a_file_of_data_arrives_whole(stage):
+    """Nothing but data, and not live: the pipeline waits for the room, keeps the buffers' times, and ends well."""
+    viewer = stage.view()
+    publisher = stage.publish(
+        "appsrc name=json format=time caps=application/json ! sink.data_0 livekitsink name=sink identity=camera data_0::reliable=false data_0::topic=track",
+        start=(
+            "src = pipeline.get_by_name('json')\n"
+            "for n in range(20):\n"
+            "    b = Gst.Buffer.new_wrapped(f'{n}'.encode())\n"
+            "    b.pts = n * 50 * Gst.MSECOND\n"
+            "    src.emit('push-buffer', b)\n"
+            "src.emit('end-of-stream')\n"
+        ),
+    )
+    publisher.wait_for("eos")
+    wait_until(lambda: len(viewer.data) == 20, 10, lambda: f"20 packets; have {viewer.data}\n{publisher.summary()}")
+    assert sorted(int(d.payload) for d in viewer.data) == list(range(20))
+    playing = next(e["t"] for e in publisher.select("state") if e["state"] == "playing")
+    assert publisher.select("eos")[0]["t"] - playing > 0.9, "at their times"
