@@ -38,6 +38,7 @@
 pub mod backoff;
 pub mod bitstream;
 mod config;
+mod congestion;
 mod data;
 mod driver;
 mod engine;

@@ -110,11 +110,15 @@ impl TrackCounters {
         }
     }
 
-    /// A frame that was counted as sent did not go out after all.
-    pub(crate) fn retract(&self, bytes: usize, reason: DropReason) {
-        self.frames.fetch_sub(1, Relaxed);
-        self.bytes.fetch_sub(bytes as u64, Relaxed);
-        self.count(Outcome::Dropped(reason), bytes, false);
+    /// Frames, some of them keyframes, that were counted as sent did not go out after all.
+    pub(crate) fn retract(&self, frames: u64, keyframes: u64, bytes: u64, reason: DropReason) {
+        self.frames.fetch_sub(frames, Relaxed);
+        self.keyframes.fetch_sub(keyframes, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
+        let slot = DropReason::ALL.iter().position(|r| *r == reason);
+        if let Some(counter) = slot.and_then(|i| self.dropped.get(i)) {
+            counter.fetch_add(frames, Relaxed);
+        }
     }
 
     pub(crate) fn fill(&self, stats: &mut TrackStats) {

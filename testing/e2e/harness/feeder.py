@@ -13,11 +13,11 @@ from .stamp import Painter  # noqa: E402
 
 
 class Feeder:
-    def __init__(self, appsrc, width=640, height=360, fps=30, frames=0, live=True, start=0, on_done=None, **_):
+    def __init__(self, appsrc, width=640, height=360, fps=30, frames=0, live=True, start=0, noise=0, on_done=None, **_):
         """frames=0: until stopped."""
         self.appsrc, self.fps, self.frames, self.live, self.number = appsrc, fps, frames, live, start
         self._rate = fps
-        self.painter = Painter(width, height)
+        self.painter = Painter(width, height, noise)
         self.on_done = on_done
         self._stop, self._go = threading.Event(), threading.Event()
         caps = f"video/x-raw,format=I420,width={width},height={height},framerate={fps}/1"

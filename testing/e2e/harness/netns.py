@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Two network namespaces joined by a veth pair: a server on an address that is not loopback."""
 
+import json
 import os
 import secrets
 import subprocess
+import sys
+from pathlib import Path
+
+E2E = Path(__file__).resolve().parent.parent
 
 
 class NotPermitted(Exception):
@@ -19,17 +24,21 @@ class Namespaces:
 
     server_address, client_address = "10.213.7.1", "10.213.7.2"
 
-    def __init__(self):
+    def __init__(self, delay_ms=0, loss=0.0, seed=1):
+        """With a delay (each way) or a loss (0..1, from the client on) the link is a relay between TUN devices."""
         if os.geteuid() != 0:
             raise NotPermitted("only root may make named network namespaces")
         tag = secrets.token_hex(3)
         self.server, self.client = f"lks{tag}", f"lkc{tag}"
-        self._made = []
+        self._made, self._relay = [], None
         try:
             for name in (self.server, self.client):
                 _ip("netns", "add", name)
                 self._made.append(name)
-            _ip("link", "add", "eth0", "netns", self.server, "type", "veth", "peer", "name", "eth0", "netns", self.client)
+            if delay_ms or loss:
+                self._start_relay({"delay_ms": delay_ms, "loss": loss, "seed": seed})
+            else:
+                _ip("link", "add", "eth0", "netns", self.server, "type", "veth", "peer", "name", "eth0", "netns", self.client)
             for name, address in ((self.server, self.server_address), (self.client, self.client_address)):
                 _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
                 _ip("-n", name, "link", "set", "lo", "up")
@@ -46,12 +55,32 @@ class Namespaces:
         for name in (self.server, self.client):
             _ip("-n", name, "link", "set", "dev", "eth0", "mtu", str(size))
 
+    def _start_relay(self, options):
+        command = [*self.inside(self.client), sys.executable, "-m", "harness.relay", json.dumps(options)]
+        self._relay = subprocess.Popen(command, cwd=E2E, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if not self._relay.stdout.readline():
+            raise NotPermitted(f"no TUN devices: {self._relay.stderr.read().decode(errors='replace')[-200:]}")
+        _ip("-n", self.client, "link", "set", "peer0", "netns", self.server)
+        _ip("-n", self.server, "link", "set", "peer0", "name", "eth0")
+
+    def limit(self, kbit, queue_ms=300, burst=4000):
+        """From now on the client can send this much, behind a queue of that length; `None` = as much as it wants."""
+        qdisc = ["qdisc", "replace" if kbit else "delete", "dev", "eth0", "root"]
+        if kbit:
+            qdisc += ["tbf", "rate", f"{kbit}kbit", "burst", str(burst), "latency", f"{queue_ms}ms"]
+        command = [*self.inside(self.client), "tc", *qdisc]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+
     @staticmethod
     def inside(name):
         """Words that run a command in a namespace."""
         return ["ip", "netns", "exec", name]
 
     def remove(self):
+        if self._relay:
+            self._relay.kill()
+            self._relay.wait()
+            self._relay = None
         for name in self._made:
             _ip("netns", "delete", name, check=False)
         self._made = []

@@ -53,12 +53,14 @@ def read(luma):
 class Painter:
     """Makes I420 frames: a moving gradient that keeps an encoder honestly busy, with the stamp on top."""
 
-    def __init__(self, width, height):
+    def __init__(self, width, height, noise=0):
+        """`noise`: so many steps of grain below the stamp, for an encoder that is to need all of its bitrate."""
         if width % 2 or height % 2 or height < ROWS * (width // COLUMNS):
             raise ValueError("even sizes, and room for three rows of stamp cells")
         self.width, self.height = width, height
         x, y = np.meshgrid(np.arange(width * 2), np.arange(height))
         self._pattern = ((x // 2 + y) % 160 + 40).astype(np.uint8)
+        self._noise = np.random.default_rng(1).integers(0, noise, (height * 2, width), dtype=np.uint8) if noise else None
 
     def frame(self, number, ms=None):
         size = self.width * self.height
@@ -66,5 +68,9 @@ class Painter:
         luma = data[:size].reshape(self.height, self.width)
         shift = number * 4 % self.width
         luma[:] = self._pattern[:, shift : shift + self.width]
+        if self._noise is not None:
+            rows = self.height - ROWS * (self.width // COLUMNS)
+            shift = number * 397 % self.height
+            luma[-rows:] += self._noise[shift : shift + rows]
         paint(luma, number, ms)
         return data

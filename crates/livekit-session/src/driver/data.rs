@@ -34,7 +34,7 @@ impl Driver {
 
     /// Everything that was written has left.
     pub(super) fn is_drained<E: MediaEngine>(&self, engine: &mut E) -> bool {
-        self.shared.data.lock().is_empty() && engine.is_drained()
+        !self.is_waiting() && self.shared.data.lock().is_empty() && engine.is_drained()
     }
 
     /// Notes it for the next join; gives what differs from before.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::track::TrackState;
 use super::{Driver, TIMELINE_LEAD};
 use crate::config::Codec;
+use crate::congestion::REPLAY_PATIENCE;
 use crate::engine::MediaEngine;
 use crate::error::Error;
 use crate::event::{Event, KeyframeReason, TrackId};
@@ -204,10 +205,15 @@ impl Driver {
         while let Some((id, index)) = self.replays.pop() {
             let link =
                 Link { rate: self.told_estimate.unwrap_or_default(), queue_age: engine.queue_age(id, index) };
-            let live = self.tracks.get(&id).is_some_and(TrackState::is_live);
-            let Some(layer) = self.video_layer(id, index).filter(|_| live) else { continue };
+            // What waits has older times than what would be sent again.
+            let may = |t: &TrackState| t.is_live() && t.layers.get(index).is_some_and(|l| l.queue.is_empty());
+            let may = self.tracks.get(&id).is_some_and(may);
+            let Some(layer) = self.video_layer(id, index).filter(|_| may) else { continue };
             let Some((frames, takes)) = layer.replay(&link, Instant::now()) else { continue };
             let count = frames.len();
+            if let Some(layer) = self.tracks.get_mut(&id).and_then(|t| t.layers.get_mut(index)) {
+                layer.queue.wait_until(Instant::now() + takes * 2 + REPLAY_PATIENCE);
+            }
             for frame in &frames {
                 engine.write(id, index, frame)?;
             }

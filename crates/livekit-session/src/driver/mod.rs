@@ -3,6 +3,7 @@
 //! The task that owns a session: joins, publishes, passes frames and events, comes back after a loss.
 
 mod activity;
+mod congestion;
 mod data;
 mod keyframes;
 mod room;
@@ -27,6 +28,7 @@ use crate::event::{ConnectionState, Event, KeyframeReason, Observer, TrackId};
 use crate::frame::Frame;
 use crate::session::{Command, Shared, TrackShared};
 use crate::signal::token;
+use congestion::Congestion;
 use track::TrackState;
 
 /// How long leaving may take in all, draining included.
@@ -40,8 +42,6 @@ const LINGER: Duration = Duration::from_millis(300);
 const STABLE: Duration = Duration::from_secs(5);
 /// How long a lost connection may take to be closed.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Frames of a track that wait to be sent may be this old; then the rest of the group of pictures is dropped.
-const MAX_QUEUE_AGE: Duration = Duration::from_secs(1);
 /// From losing the room to the first attempt to come back, at least; twice that at most.
 const RETURN_DELAY: Duration = Duration::from_millis(50);
 /// Added to all media times, so that a frame can be sent ahead of the stream's first.
@@ -72,6 +72,7 @@ pub(crate) async fn run<E: MediaEngine + 'static>(
         participants: 0,
         up_since: None,
         closing: Vec::new(),
+        congestion: Congestion::default(),
         data_sent: false,
         replays: Vec::new(),
         token_request: Arc::default(),
@@ -107,6 +108,7 @@ struct Driver {
     up_since: Option<Instant>,
     /// Closed tracks whose last frames are still on their way to the viewers.
     closing: Vec<(TrackId, Instant)>,
+    congestion: Congestion,
     /// Data went out in this stay.
     data_sent: bool,
     /// Layers whose current group of pictures is wanted again.
@@ -268,7 +270,8 @@ impl Driver {
     }
 
     fn add_track(&mut self, id: TrackId, config: TrackConfig, shared: Arc<TrackShared>) {
-        let track = TrackState::new(config, shared, self.config.keyframe_min_interval);
+        let track =
+            TrackState::new(config, shared, self.config.keyframe_min_interval, self.config.max_queue_time);
         self.tracks.insert(id, track);
         // It may be muted from the start.
         self.follow_activity(id);
@@ -322,6 +325,7 @@ impl Driver {
         self.participants = 0;
         self.closing.clear();
         self.replays.clear();
+        self.congestion = Congestion::default();
         self.data_sent = false;
         let data = self.wants_data();
         if self.tracks.is_empty() && !data {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
 use super::track::{Primed, TrackState};
-use super::{DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, MAX_QUEUE_AGE, TIMELINE_LEAD, until};
+use super::{DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, TIMELINE_LEAD, until};
 use crate::engine::{EngineEvent, MediaEngine};
 use crate::error::Error;
 use crate::event::{Event, KeyframeReason, TrackId};
-use crate::frame::{DropReason, Frame};
+use crate::frame::Frame;
 use crate::keyframe::SUBSCRIBER_SETUP;
 use crate::session::Command;
 
@@ -21,7 +21,8 @@ impl Driver {
     pub(super) async fn in_room<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
         loop {
             let closing = self.closing.iter().map(|(_, at)| *at);
-            let timer = self.tracks.values().filter_map(TrackState::due).chain(closing).min();
+            let timer =
+                self.tracks.values().filter_map(TrackState::due).chain(closing).chain(self.feed_at()).min();
             // Not biased: a flood of frames must not keep the network waiting.
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -29,7 +30,7 @@ impl Driver {
                     Some(command) => self.command(engine, command)?,
                 },
                 event = engine.next() => self.on_engine_event(engine, event?)?,
-                () = until(timer) => self.on_timer(engine),
+                () = until(timer) => self.on_timer(engine)?,
             }
             self.send_replays(engine)?;
         }
@@ -42,6 +43,8 @@ impl Driver {
                 self.add_track(id, config, shared);
             }
             Command::CloseTrack(id) => {
+                self.flush(engine, id)?;
+                self.congestion.forget(id);
                 let sent = self.tracks.remove(&id).is_some_and(|t| t.has_sent());
                 match sent {
                     true => self.closing.push((id, Instant::now() + LINGER)),
@@ -92,24 +95,11 @@ impl Driver {
         let paused = shared.paused();
         if let Some(reason) = paused.filter(|_| live) {
             // Was on its way when the layer was paused.
-            shared.counters.retract(bytes, reason);
+            shared.counters.retract(1, u64::from(keyframe), bytes as u64, reason);
         }
         if !live || paused.is_some() {
             track.keep(index, frame, keyframe);
             return Ok(());
-        }
-        // A keyframe always passes: dropping it would only make us ask for the next one.
-        if video && !keyframe {
-            let dropping = shared.need_keyframe.load(Ordering::Acquire);
-            if dropping || engine.queue_age(id, index) > MAX_QUEUE_AGE {
-                shared.need_keyframe.store(true, Ordering::Release);
-                shared.counters.retract(bytes, DropReason::QueueFull);
-                layer.keyframes.lost();
-                if !dropping {
-                    self.want_keyframe(id, index, KeyframeReason::Dropped);
-                }
-                return Ok(());
-            }
         }
         layer.first_frame.get_or_insert_with(|| self.started.elapsed());
         let frame = frame.later(TIMELINE_LEAD);
@@ -123,7 +113,7 @@ impl Driver {
         if let Some(bound) = too_long {
             self.emit(Event::GopTooLong { track: id, layer: index, bound });
         }
-        engine.write(id, index, &frame)
+        self.send(engine, id, index, frame, keyframe)
     }
 
     /// The server wants a keyframe of a layer.
@@ -138,8 +128,11 @@ impl Driver {
         }
     }
 
-    fn on_timer<E: MediaEngine>(&mut self, engine: &mut E) {
+    fn on_timer<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
         let now = Instant::now();
+        if self.feed_at().is_some_and(|at| now >= at) {
+            self.feed(engine)?;
+        }
         for (id, _) in self.closing.extract_if(.., |(_, at)| now >= *at) {
             engine.unpublish(id);
         }
@@ -156,6 +149,7 @@ impl Driver {
             self.follow_activity(id);
         }
         self.poll_keyframes(now);
+        Ok(())
     }
 
     /// Frames of the track go out from now on.
@@ -236,6 +230,7 @@ impl Driver {
                     None => self.keyframe_requested(track, layer, reason),
                 }
             }
+            EngineEvent::Network(sample) => self.on_network(engine, sample)?,
             EngineEvent::BandwidthEstimate(bitrate) => {
                 let changed =
                     self.told_estimate.is_none_or(|told| told.abs_diff(bitrate) > told / ESTIMATE_STEP);
@@ -303,6 +298,9 @@ impl Driver {
         let mut linger: Option<Instant> = None;
         loop {
             let now = Instant::now();
+            if self.feed(engine).is_err() {
+                return;
+            }
             if linger.is_none() && (self.is_drained(engine) || now >= deadline) {
                 linger = Some(now + LINGER);
             }

@@ -3,7 +3,7 @@
 //! The driver's policy against an engine that follows a script.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 mod activity;
@@ -27,6 +27,8 @@ struct Script {
     written: AtomicUsize,
     times: Mutex<Vec<Duration>>,
     left: AtomicUsize,
+    /// The engine takes no frames.
+    stuck: AtomicBool,
     data: Mutex<Vec<String>>,
     described: Mutex<Vec<Description>>,
     /// What the engine is to say next, and that there is something.
@@ -59,7 +61,7 @@ enum Join {
     Stay,
     /// Publishes, then fails like this after so many frames.
     LoseAfter(usize, Error),
-    /// Stays, and sends nothing of what is written in time.
+    /// Stays, and takes nothing while the script says so.
     Congested,
     /// Publishes, then panics at the first frame.
     Panic,
@@ -182,8 +184,18 @@ impl MediaEngine for FakeEngine {
     }
 
     fn queue_age(&mut self, _track: TrackId, _layer: usize) -> Duration {
-        if matches!(self.how, Join::Congested) { MAX_QUEUE_AGE * 2 } else { Duration::ZERO }
+        Duration::ZERO
     }
+
+    fn queued_bytes(&mut self) -> usize {
+        if self.script.stuck.load(Ordering::SeqCst) { 1_000_000_000 } else { 0 }
+    }
+
+    fn set_desired_bitrate(&mut self, _bitrate: u64) {}
+
+    fn reset_estimate(&mut self, _bitrate: u64) {}
+
+    fn drop_retransmissions(&mut self) {}
 
     fn is_drained(&mut self) -> bool {
         true
@@ -493,15 +505,35 @@ fn congestion_drops_up_to_the_next_keyframe() {
     let b = bench("congested", None, vec![Join::Congested]);
     let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
     b.wait_for("publication", published(1));
-    for f in [idr(), delta()] {
+    b.script.stuck.store(true, Ordering::SeqCst);
+    let begin = Instant::now();
+    for f in [idr(), delta(), delta()] {
         assert!(matches!(track.write(f), Outcome::Sent | Outcome::Queued));
     }
-    b.wait_for("drop", |_| track.stats().frames_dropped_total() == 1);
-    assert_eq!(track.write(delta()), Outcome::Dropped(DropReason::WaitingForKeyframe));
+    b.wait_for("drop", |_| track.stats().frames_dropped_total() == 2);
+    assert!(begin.elapsed() >= SessionConfig::new("", Credentials::Token("".into())).max_queue_time);
+    assert_eq!(b.script.written.load(Ordering::SeqCst), 0);
+    let asked = |e: &Event| matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Dropped, .. });
+    b.wait_for("request", |e| e.iter().any(asked));
+    let _ = track.write(delta());
+    b.wait_for("drop", |_| track.stats().frames_dropped_total() == 3);
+    b.script.stuck.store(false, Ordering::SeqCst);
     assert!(matches!(track.write(idr()), Outcome::Sent | Outcome::Queued));
     b.wait_for("keyframe", |_| b.script.written.load(Ordering::SeqCst) == 2);
-    let asked = |e: &Event| matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Dropped, .. });
-    assert_eq!(b.count(asked), 1);
+    let slot = DropReason::ALL.iter().position(|r| *r == DropReason::QueueFull).unwrap();
+    assert_eq!(track.stats().frames_dropped[slot], 3);
+    assert_eq!((track.stats().frames_sent, track.stats().keyframes_sent), (2, 2));
+}
+
+#[test]
+fn what_waits_is_sent_when_a_track_is_closed() {
+    let b = bench("congested-close", None, vec![Join::Congested]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("publication", published(1));
+    b.script.stuck.store(true, Ordering::SeqCst);
+    let _ = (track.write(idr()), track.write(delta()));
+    drop(track);
+    b.wait_for("frames", |_| b.script.written.load(Ordering::SeqCst) == 2);
 }
 
 fn times(b: &Bench) -> Vec<Duration> {

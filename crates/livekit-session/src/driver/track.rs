@@ -7,8 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::activity::{Activity, Idle};
+use super::congestion::Meter;
 use super::keyframes::Keyframes;
 use crate::config::TrackConfig;
+use crate::congestion::SendQueue;
 use crate::engine::EngineTrackStats;
 use crate::event::{Event, Target, TargetReason, TrackId};
 use crate::frame::{DropReason, Frame};
@@ -36,6 +38,13 @@ pub(super) struct LayerState {
     pub(super) first_frame: Option<Duration>,
     /// The first keyframe, to be sent ahead of the stream.
     pub(super) prime: Option<Frame>,
+    /// Frames that wait for the engine.
+    pub(super) queue: SendQueue<Frame>,
+    pub(super) meter: Meter,
+    /// What the encoder was told last.
+    pub(super) told: Option<Target>,
+    /// Nothing is sent: the network does not carry this layer beside the others.
+    pub(super) congested: bool,
 }
 
 /// A publication that waits for a subscriber.
@@ -51,12 +60,17 @@ impl TrackState {
         config: TrackConfig,
         shared: Arc<TrackShared>,
         keyframe_min_interval: Duration,
+        max_queue_time: Duration,
     ) -> Self {
         let layer = || LayerState {
             keyframes: Keyframes::new(config.codec, keyframe_min_interval),
             engine_stats: EngineTrackStats::default(),
             first_frame: None,
             prime: None,
+            queue: SendQueue::new(max_queue_time),
+            meter: Meter::default(),
+            told: None,
+            congested: false,
         };
         let layers: Vec<_> = shared.layers.iter().map(|_| layer()).collect();
         let activity = Activity::new(layers.len(), config.muted);
@@ -97,6 +111,10 @@ impl TrackState {
                 Idle::Unwatched => DropReason::Unwatched,
                 Idle::Muted => DropReason::Muted,
             }));
+            let dropped = layer.queue.reset();
+            let reason = shared.paused().unwrap_or(DropReason::WaitingForKeyframe);
+            shared.counters.retract(dropped.frames, dropped.keyframes, dropped.bytes, reason);
+            layer.congested = false;
             // A request that was open will not be answered, and is for nobody.
             layer.keyframes.forget_requests();
             let target = match idle {
@@ -117,6 +135,7 @@ impl TrackState {
                     reason: TargetReason::Resumed,
                 },
             };
+            layer.told = Some(target);
             changed.push((index, target));
         }
         changed
@@ -140,6 +159,12 @@ impl TrackState {
         }
         for layer in &mut self.layers {
             layer.keyframes.forget_requests();
+            layer.congested = false;
+        }
+        for (layer, shared) in self.layers.iter_mut().zip(&self.shared.layers) {
+            let dropped = layer.queue.reset();
+            let reason = DropReason::NotConnected;
+            shared.counters.retract(dropped.frames, dropped.keyframes, dropped.bytes, reason);
         }
         self.sid.take()
     }
@@ -169,7 +194,7 @@ impl TrackState {
                 fir: engine.fir,
                 nack: engine.nack,
                 loss: engine.loss,
-                queued_bytes: engine.queued_bytes,
+                queued_bytes: engine.queued_bytes + layer.queue.bytes() as u64,
                 keyframes: layer.keyframes.stats(),
                 time_to_first_frame: layer.first_frame,
                 ..TrackStats::default()

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use crate::config::{Description, Secret, SessionConfig, TrackConfig};
+use crate::congestion::Sample;
 use crate::data::{DataPacket, ReceivedData};
 use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
@@ -53,6 +54,8 @@ pub(crate) enum EngineEvent {
         track: TrackId,
         muted: bool,
     },
+    /// What the network shows, every [`crate::congestion::SAMPLE_INTERVAL`].
+    Network(Sample),
     BandwidthEstimate(u64),
     /// A track has got its first subscriber.
     FirstSubscriber {
@@ -149,6 +152,19 @@ pub(crate) trait MediaEngine: Sized + Send {
 
     /// How long the oldest packet of a layer has been waiting to be sent.
     fn queue_age(&mut self, track: TrackId, layer: usize) -> Duration;
+
+    /// Payload bytes that wait to be sent, all tracks together.
+    fn queued_bytes(&mut self) -> usize;
+
+    /// Tells the bandwidth estimator how much is worth looking for, in bit/s. Raising it above the estimate makes it
+    /// probe.
+    fn set_desired_bitrate(&mut self, bitrate: u64);
+
+    /// Starts the bandwidth estimator anew from this, in bit/s.
+    fn reset_estimate(&mut self, bitrate: u64);
+
+    /// Sends nothing again of what was sent so far.
+    fn drop_retransmissions(&mut self);
 
     /// Whether everything written has been sent.
     fn is_drained(&mut self) -> bool;

@@ -12,12 +12,11 @@ use str0m::media::{Frequency, Pt};
 use str0m::rtp::{Extension, ExtensionMap};
 
 use crate::config::{Codec, H264Profile, TrackConfig};
+use crate::congestion::SAMPLE_INTERVAL;
 
 /// Where the bandwidth estimate starts. A publisher that starts too low sends its first picture late; the
 /// estimator takes a start that is too high back within its first feedback rounds.
 const START_BITRATE: u64 = 6_000_000;
-/// How often the engine reports its figures.
-pub(crate) const STATS_INTERVAL: Duration = Duration::from_millis(500);
 /// Sender reports tie RTP time to wall time; the first ones decide how soon sound and picture are in step.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -52,7 +51,7 @@ pub(crate) fn rtc_config() -> RtcConfig {
     let mut config = RtcConfig::new()
         .clear_codecs()
         .set_extension_map(extensions)
-        .set_stats_interval(Some(STATS_INTERVAL))
+        .set_stats_interval(Some(SAMPLE_INTERVAL))
         .set_rtcp_report_interval_video(REPORT_INTERVAL)
         .set_rtcp_report_interval_audio(REPORT_INTERVAL)
         .enable_bwe(Some(Bitrate::bps(START_BITRATE)));

@@ -5,6 +5,7 @@
 //! One peer connection, offers only from our side. str0m's rule is one mutation, then `poll_output` until
 //! it says `Timeout`: [`WebRtcEngine::pump`] is called after each.
 
+mod bandwidth;
 mod batch;
 mod codecs;
 mod data;
@@ -20,7 +21,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol as proto;
 use livekit_protocol::{signal_request, signal_response};
-use str0m::bwe::Bitrate;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid, Rid};
 use str0m::net::{Protocol, Receive};
@@ -28,13 +28,14 @@ use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Rtc};
 use tracing::{debug, trace, warn};
 
-use super::{EngineEvent, EngineTrackStats, MediaEngine, TransportStats};
+use super::{EngineEvent, EngineTrackStats, MediaEngine};
 use crate::config::{Credentials, Description, Secret, SessionConfig, TrackConfig};
 use crate::data::DataPacket;
 use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, RoomInfo, TrackId};
 use crate::frame::Frame;
 use crate::signal::{Incoming, Signal, leave_reason};
+use bandwidth::Bandwidth;
 use codecs::VideoOffer;
 use data::DataChannels;
 use publications::{MAX_LAYERS, Publications};
@@ -54,12 +55,6 @@ const DESCRIBE_SELF: u32 = 1;
 /// A server that sends us away closes the media transport and says so in its signalling; which of the two
 /// comes first is chance, and only the second tells whether we may come back.
 const LEAVE_GRACE: Duration = Duration::from_secs(1);
-/// A track without a known limit asks the estimator to look for at least this.
-const DEFAULT_DESIRED: u64 = 2_500_000;
-/// Audio's part in what is asked for.
-const AUDIO_DESIRED: u64 = 64_000;
-/// How far above the tracks' own limits to look: room for keyframes and retransmissions.
-const DESIRED_HEADROOM_PERCENT: u64 = 120;
 
 /// See the module's documentation.
 pub(crate) struct WebRtcEngine {
@@ -92,8 +87,7 @@ pub(crate) struct WebRtcEngine {
     own_sid: String,
     own_quality: Option<ConnectionQuality>,
     refreshed_token: Option<Secret>,
-    /// Bitrate that the estimator is told to look for.
-    desired: u64,
+    bandwidth: Bandwidth,
     /// Monotonic and wall clock, read together.
     clock: (Instant, SystemTime),
     events: VecDeque<EngineEvent>,
@@ -130,7 +124,7 @@ impl WebRtcEngine {
             own_sid: join.participant.as_ref().map(|p| p.sid.clone()).unwrap_or_default(),
             own_quality: None,
             refreshed_token: None,
-            desired: 0,
+            bandwidth: Bandwidth::default(),
             clock: (now, SystemTime::now()),
             events: VecDeque::new(),
             failure: None,
@@ -244,19 +238,8 @@ impl WebRtcEngine {
                     self.events.push_back(EngineEvent::KeyframeRequest { track, layer, reason });
                 }
             }
-            RtcEvent::PeerStats(stats) => {
-                let estimate = stats.bwe_tx.map(|b| b.as_u64());
-                if let Some(estimate) = estimate {
-                    self.events.push_back(EngineEvent::BandwidthEstimate(estimate));
-                }
-                let path = stats.selected_candidate_pair.and_then(|p| p.current_round_trip_time);
-                self.events.push_back(EngineEvent::TransportStats(TransportStats {
-                    rtt: stats.rtt.or(path),
-                    estimate,
-                    sent: self.sockets.counters,
-                }));
-            }
-            RtcEvent::MediaEgressStats(stats) => {
+            RtcEvent::PeerStats(stats) => self.on_peer_stats(stats),
+            RtcEvent::MediaEgressStats(stats) if self.bandwidth.report_tracks => {
                 let stream = self.publications.by_stream(stats.mid, stats.rid);
                 let Some((track, layer)) = stream else { return };
                 let stats = EngineTrackStats {
@@ -265,7 +248,7 @@ impl WebRtcEngine {
                     fir: stats.firs,
                     nack: stats.nacks,
                     loss: stats.loss,
-                    queued_bytes: self.queued_bytes(stats.mid, stats.rid),
+                    queued_bytes: self.stream_bytes(stats.mid, stats.rid),
                 };
                 self.events.push_back(EngineEvent::TrackStats { track, layer, stats });
             }
@@ -273,7 +256,7 @@ impl WebRtcEngine {
         }
     }
 
-    fn queued_bytes(&mut self, mid: Mid, rid: Option<Rid>) -> u64 {
+    fn stream_bytes(&mut self, mid: Mid, rid: Option<Rid>) -> u64 {
         let mut direct = self.rtc.direct_api();
         let queue = direct.stream_tx_by_mid(mid, rid).and_then(|s| s.queue_info());
         queue.map_or(0, |q| q.byte_size() as u64)
@@ -329,7 +312,7 @@ impl WebRtcEngine {
         }
         self.send_offer(&offer, &narrowed, pending);
         self.pump();
-        self.set_desired_bitrate();
+        self.initial_desired_bitrate();
         if !self.connected {
             self.connect_deadline.get_or_insert(Instant::now() + self.connect_timeout);
         }
@@ -345,30 +328,6 @@ impl WebRtcEngine {
             id,
             ..Default::default()
         }));
-    }
-
-    /// Tells the estimator how much is worth looking for.
-    fn set_desired_bitrate(&mut self) {
-        let wanted: u64 = self
-            .publications
-            .configs()
-            .map(|config| {
-                match (
-                    config.codec.is_video(),
-                    config.layers.iter().map(|l| u64::from(l.max_bitrate)).sum::<u64>(),
-                ) {
-                    (true, 0) => DEFAULT_DESIRED,
-                    (true, max) => max,
-                    (false, _) => AUDIO_DESIRED,
-                }
-            })
-            .sum();
-        let wanted = wanted.saturating_mul(DESIRED_HEADROOM_PERCENT) / 100;
-        if wanted != self.desired {
-            self.desired = wanted;
-            self.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(wanted));
-            self.pump();
-        }
     }
 
     fn on_answer(&mut self, answer: proto::SessionDescription) {
@@ -773,9 +732,25 @@ impl MediaEngine for WebRtcEngine {
         queue.and_then(|q| q.first_unsent()).map(|since| since.elapsed()).unwrap_or_default()
     }
 
+    fn queued_bytes(&mut self) -> usize {
+        self.paced_bytes()
+    }
+
+    fn set_desired_bitrate(&mut self, bitrate: u64) {
+        self.desire(bitrate);
+    }
+
+    fn reset_estimate(&mut self, bitrate: u64) {
+        self.reset_estimator(bitrate);
+    }
+
+    fn drop_retransmissions(&mut self) {
+        self.forget_retransmissions();
+    }
+
     fn is_drained(&mut self) -> bool {
         let streams: Vec<_> = self.publications.streams().collect();
-        streams.into_iter().all(|(mid, rid)| self.queued_bytes(mid, rid) == 0) && self.data_is_drained()
+        streams.into_iter().all(|(mid, rid)| self.stream_bytes(mid, rid) == 0) && self.data_is_drained()
     }
 
     fn refreshed_token(&self) -> Option<Secret> {
