@@ -5,6 +5,7 @@ One after another: connect -> first decoded picture, and the SDK's own share of 
 Five at once: keyframe requests that reach the encoder, and when the last of the five sees its first picture.
 Peer: LiveKit's Python SDK with its pre-encoded source, fed by an appsink (sdk_peer.py).
 --unasked: a source that can't be asked instead (a 720p30 file, 2 Mbit/s, keyframe every 2 s), with and without the GOP cache; no peer.
+--idle: each joiner comes when the encoder has been told that nobody watches; no peer, none tells its encoder.
 """
 
 import random
@@ -76,6 +77,31 @@ def unasked(bench, cache, joiners, rng):
     return firsts
 
 
+def from_idle(bench, joiners, rng):
+    """(first frame -> told to idle, last viewer left -> told to idle, connect -> first decoded picture), a list of each."""
+    room = bench.room("idle")
+    ours = Ours(bench, room)
+    told, left, firsts = [], [], []
+
+    def idle(since, count):
+        event = ours.publisher.wait_for("element", "livekit-target-bitrate", active=False, reason="unwatched", count=count, timeout=30)
+        return event["t"] - since
+
+    try:
+        ours.wait_published()
+        told.append(idle(ours.publisher.select("element", "livekit-published")[0]["t"], 1))
+        for n in range(joiners):
+            time.sleep(1.0 + rng.random())
+            _, [(_, first)] = join(bench, room, 1)
+            gone = time.monotonic()
+            firsts.append(first)
+            left.append(idle(gone, n + 2))
+    finally:
+        ours.end()
+    say(f"  from idle: {common.spread(firsts, 3)} s")
+    return told, left, firsts
+
+
 def join(bench, room, count):
     """(connect, first picture) seconds of `count` viewers that start together; None where there was no picture."""
     viewers = [Subscriber(bench.server, room, identity=f"viewer-{i}", wait=False) for i in range(count)]
@@ -130,7 +156,20 @@ def main():
     parser.add_argument("--bursts", type=int, default=3, help="bursts each round (default 3)")
     parser.add_argument("--seed", type=int, default=1, help="of the pauses between joiners; both publishers get the same")
     parser.add_argument("--unasked", action="store_true", help="a source that can't be asked for a keyframe, with and without the GOP cache")
+    parser.add_argument("--idle", action="store_true", help="joiners who find an encoder that was told that nobody watches")
     args = parser.parse_args()
+    if args.idle:
+        args.no_peer = True
+        figures = [], [], []
+        with Bench(args) as bench:
+            for n in range(args.rounds):
+                say(f"round {n + 1} of {args.rounds}, load average {common.load():.2f}")
+                for all_of_it, found in zip(figures, from_idle(bench, args.joiners, random.Random(args.seed + n))):
+                    all_of_it += found
+        print(f"An encoder that nobody watches, min / **median** / max of {args.rounds} starts and {len(figures[2])} joiners\n")
+        titles = ("published → told to idle, s", "last viewer left → told to idle, s", "idle: connect → first decoded picture, s")
+        common.table(["figure", OURS], [[title, common.spread(found, 3)] for title, found in zip(titles, figures)])
+        return any(v is None for v in figures[2])
     if args.unasked:
         results = {cache: [] for cache in ("auto", "off")}
         args.no_peer = True

@@ -8,7 +8,8 @@
 //! it: H.264, H.265, VP8, VP9 or AV1 on `video_%u` pads, Opus on `audio_%u` pads. Raw sound is taken, too, and
 //! becomes Opus inside. Whatever the room and the network want of the
 //! encoder goes back upstream: a viewer who needs a picture becomes a `GstForceKeyUnit` event, what the network carries
-//! a `GstTargetBitrate` event and the bitrate of the encoder, if it is a known one that feeds nobody else.
+//! a `GstTargetBitrate` event and the bitrate of the encoder, if it is a known one that feeds nobody else. While nobody
+//! watches, or the pad is `muted`, nothing is sent, and the encoder is told so.
 //!
 //! What is no track goes to `data_%u` pads: each buffer (KLV, JSON, text) becomes a data packet for other
 //! participants. Applications send such packets by the action signal `send-data` and hear those of others by
@@ -33,6 +34,14 @@
 //! gst-launch-1.0 livekitsink name=room data_0::topic=load \
 //!     videotestsrc is-live=true ! x264enc tune=zerolatency ! room.video_0 \
 //!     multifilesrc location=/proc/loadavg caps=text/x-raw,format=utf8 ! identity sleep-time=1000000 ! room.data_0
+//! ```
+//! One track in two sizes, of which each viewer is sent what fits (simulcast): pads with the same `track` are its
+//! layers.
+//! ```console
+//! gst-launch-1.0 videotestsrc is-live=true ! video/x-raw,width=1280,height=720 ! tee name=t \
+//!     livekitsink name=room video_0::track=front video_1::track=front \
+//!     t. ! queue ! x264enc tune=zerolatency bitrate=2000 ! room.video_0 \
+//!     t. ! queue ! videoscale ! video/x-raw,width=320,height=180 ! x264enc tune=zerolatency bitrate=200 ! room.video_1
 //! ```
 //! Settings of one track:
 //! ```console
@@ -186,7 +195,7 @@ glib::wrapper! {
 }
 
 glib::wrapper! {
-    /// A request pad of [`LiveKitSink`]: one track.
+    /// A request pad of [`LiveKitSink`]: one track, or one layer of a track.
     pub struct LiveKitSinkPad(ObjectSubclass<pad::LiveKitSinkPad>)
         @extends gst::GhostPad, gst::ProxyPad, gst::Pad, gst::Object;
 }
