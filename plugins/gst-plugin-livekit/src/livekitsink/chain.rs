@@ -107,20 +107,11 @@ impl LiveKitSink {
         Ok(())
     }
 
-    /// Removes what stands between pad and leaf now, after what it still holds has come out.
+    /// Removes what stands between pad and leaf now. The frame that a parser may still hold is the last of a track
+    /// that ends with it.
     fn take_out(&self, pad: &LiveKitSinkPad, leaf: &Leaf) -> Result<(), BoxError> {
         let Some(element) = self.obj().by_name(&chain_name(pad)) else { return Ok(()) };
         gst::info!(CAT, imp = self, "{}: another kind of stream", pad.name());
-        if let (Some(sink), Some(src)) = (element.static_pad("sink"), element.static_pad("src")) {
-            // An end of stream makes it give out its last frame. For the leaf the stream goes on.
-            src.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_pad, info| {
-                match info.event().is_some_and(|event| event.type_() == gst::EventType::Eos) {
-                    true => gst::PadProbeReturn::Drop,
-                    false => gst::PadProbeReturn::Ok,
-                }
-            });
-            sink.send_event(gst::event::Eos::new());
-        }
         pad.set_target(gst::Pad::NONE)?;
         element.unlink(leaf);
         self.discard(&element);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use livekit_session::bitstream::{FrameInfo, VideoFormat};
-use livekit_session::{Codec, GopTooLong};
+use livekit_session::{Codec, GopTooLong, MAX_FRAME_BYTES};
 
 /// How long bytes are counted before a bitrate is judged.
 const RATE_WINDOW: Duration = Duration::from_secs(3);
@@ -44,6 +44,13 @@ pub(crate) enum Warning {
     BrowserFormat(Codec, VideoFormat),
     /// A buffer without bytes.
     EmptyBuffer,
+    /// A buffer that is larger than any frame that is sent.
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The stream becomes another one again and again.
+    TooManyChanges,
     /// A buffer without PTS and DTS.
     NoTimestamp,
 }
@@ -124,6 +131,15 @@ impl std::fmt::Display for Warning {
                 }
             ),
             Self::EmptyBuffer => f.write_str("A buffer without data came and was dropped"),
+            Self::TooLarge { bytes } => write!(
+                f,
+                "A frame of {bytes} bytes came and was dropped: more than {MAX_FRAME_BYTES} are never sent. Set the \
+                 encoder's bitrate lower"
+            ),
+            Self::TooManyChanges => f.write_str(
+                "The stream changes its size, profile or codec all the time; each change is a new track. Changes are \
+                 followed once a second from now on, and nothing is sent in between. Let the source keep its format",
+            ),
             Self::NoTimestamp => f.write_str(
                 "A buffer has no timestamp: the time of its arrival is used, so sound and picture may not fit \
                  together. Let the source set timestamps (for example do-timestamp=true)",
@@ -186,6 +202,9 @@ impl StreamChecks {
         let mut found = Vec::new();
         if seen.bytes == 0 {
             found.push(Warning::EmptyBuffer);
+        }
+        if seen.bytes > MAX_FRAME_BYTES {
+            found.push(Warning::TooLarge { bytes: seen.bytes });
         }
         self.b_frames |= seen.unit.is_some_and(|unit| unit.reordered);
         self.check_times(seen, &mut found);

@@ -149,6 +149,39 @@ pub(crate) fn h264_profile(name: &str) -> H264Profile {
     }
 }
 
+/// Whether a stream of this form has, in its caps, the decoder configuration that it needs: `avcC` (ISO/IEC 14496-15
+/// §5.3.3.1) or `hvcC` (§8.3.3.1), with every parameter set inside it.
+pub(crate) fn has_sound_codec_data(structure: &gst::StructureRef) -> bool {
+    let form = structure.get::<&str>("stream-format").unwrap_or_default();
+    let first_set = match form {
+        "avc" => 5,
+        "hvc1" => 22,
+        _ => return true,
+    };
+    let Ok(buffer) = structure.get::<gst::Buffer>("codec_data") else { return false };
+    let Ok(map) = buffer.map_readable() else { return false };
+    if form == "avc" { avcc(&map, first_set) } else { map.len() > first_set }
+}
+
+/// Walks through SPS and PPS.
+fn avcc(data: &[u8], mut at: usize) -> bool {
+    if data.first() != Some(&1) {
+        return false;
+    }
+    for mask in [0x1f, 0xff] {
+        let Some(count) = data.get(at).map(|byte| byte & mask) else { return false };
+        at += 1;
+        for _ in 0..count {
+            let Some([high, low]) = data.get(at..at + 2) else { return false };
+            at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
+            if at > data.len() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
 /// Caps of the pad template for video or for audio: the media types alone.
 pub(crate) fn template_caps(video: bool) -> gst::Caps {
     of_kind(video).map(|row| gst::Structure::new_empty(row.media_type)).collect()
@@ -242,6 +275,25 @@ mod tests {
         let video = ["video/x-h264", "video/x-h265", "video/x-vp8", "video/x-vp9", "video/x-av1"];
         assert_eq!(names(true), video);
         assert_eq!(names(false), ["audio/x-opus", "audio/x-raw"]);
+    }
+
+    #[test]
+    fn codec_data_is_read_to_its_end() {
+        gst::init().unwrap();
+        let sound = |text: &str| has_sound_codec_data(caps(text).structure(0).unwrap());
+        let avc = |data: &str| sound(&format!("video/x-h264,stream-format=avc,codec_data=(buffer){data}"));
+        // One SPS of two bytes, one PPS of one byte.
+        assert!(avc("0142c00dffe10002674201000168"));
+        for broken in
+            ["ff", "0042c00dffe10002674201000168", "0142c00dffe1ffff67", "0142c00dffe1000267420100016801"]
+        {
+            let cut = broken.len() == 30;
+            assert_eq!(avc(broken), cut, "{broken}: extensions of high profiles may follow");
+        }
+        assert!(!avc("0142c00dffe100026742010009"), "a PPS that is not there");
+        assert!(!sound("video/x-h264,stream-format=avc"));
+        assert!(!sound("video/x-h265,stream-format=hvc1,codec_data=(buffer)00"));
+        assert!(sound("video/x-h264,stream-format=byte-stream") && sound("video/x-h264"));
     }
 
     #[test]

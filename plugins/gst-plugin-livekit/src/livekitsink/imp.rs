@@ -66,16 +66,61 @@ impl LiveKitSink {
     }
 
     fn sink_event(&self, pad: &LiveKitSinkPad, event: gst::Event) -> bool {
-        if let gst::EventView::Caps(caps) = event.view()
-            && !self.prepare_chain(pad, caps.caps())
-        {
-            return false;
+        if let gst::EventView::Caps(caps) = event.view() {
+            let caps = caps.caps_owned();
+            return self.caps_event(pad, &caps, event);
         }
         if event.type_() == gst::EventType::StreamStart {
             // Before any of its frames is encoded.
             self.prepare_encoder(pad);
         }
         gst::Pad::event_default(pad, Some(&*self.obj()), event)
+    }
+
+    /// Takes new caps, or says in plain words why not.
+    fn caps_event(&self, pad: &LiveKitSinkPad, caps: &gst::Caps, event: gst::Event) -> bool {
+        if !codecs::accepts(is_video(pad), caps) {
+            let takes = codecs::template_caps(is_video(pad));
+            let takes: Vec<_> = takes.iter().map(|s| s.name().to_string()).collect();
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::WrongType,
+                (
+                    "{} got {}, which it can't take. It takes {}: put an encoder or a demuxer in front",
+                    pad.name(),
+                    shortened(caps),
+                    takes.join(", ")
+                )
+            );
+            return false;
+        }
+        if caps.structure(0).is_some_and(|structure| !codecs::has_sound_codec_data(structure)) {
+            self.refused_by_parser(pad, caps);
+            return false;
+        }
+        if !self.prepare_chain(pad, caps) {
+            return false;
+        }
+        let taken = gst::Pad::event_default(pad, Some(&*self.obj()), event);
+        let refused = self.leaf_of(pad).is_none_or(|leaf| leaf.imp().is_refused());
+        // Neither said already, nor the end of the pad.
+        if !taken && !refused && !pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+            self.refused_by_parser(pad, caps);
+        }
+        taken
+    }
+
+    fn refused_by_parser(&self, pad: &LiveKitSinkPad, caps: &gst::CapsRef) {
+        gst::element_imp_error!(
+            self,
+            gst::StreamError::Format,
+            (
+                "{}: no parser can read this stream: its codec_data is broken or missing. Let the source repeat its \
+                 parameter sets in a byte stream, or repair the file. Its caps say: {}",
+                pad.name(),
+                shortened(caps)
+            )
+        );
     }
 
     fn sink_query(&self, pad: &LiveKitSinkPad, query: &mut gst::QueryRef) -> bool {
@@ -97,7 +142,8 @@ impl LiveKitSink {
                 true
             }
             gst::QueryViewMut::AcceptCaps(q) => {
-                let accepted = codecs::accepts(video, q.caps());
+                // Of caps that are on their way it is better said in words what is wrong with them.
+                let accepted = q.caps().is_fixed() || codecs::accepts(video, q.caps());
                 q.set_result(accepted);
                 true
             }
@@ -111,6 +157,15 @@ impl LiveKitSink {
         self.obj().add(&leaf)?;
         pad.set_target(leaf.static_pad("sink").as_ref())?;
         leaf.sync_state_with_parent()
+    }
+}
+
+/// Caps as text that fits a message.
+fn shortened(caps: &gst::CapsRef) -> String {
+    let text = caps.to_string();
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
 

@@ -14,6 +14,7 @@ use gst_base::subclass::prelude::*;
 use livekit_session::bitstream;
 use livekit_session::{Codec, Frame, LayerConfig, Outcome, TrackConfig, TrackSource};
 
+use super::changes::Changes;
 use super::checks::{Seen, StreamChecks, Warning};
 use super::clockmap::Look;
 use super::imp::CAT;
@@ -59,6 +60,9 @@ struct Stream {
     sized_by_frames: bool,
     /// The end of the stream came, and nothing since.
     ended: bool,
+    /// Tracks that the pad has had.
+    changes: Changes,
+    told_changes: bool,
 }
 
 impl Default for Stream {
@@ -74,6 +78,8 @@ impl Default for Stream {
             early: 0,
             sized_by_frames: false,
             ended: false,
+            changes: Changes::default(),
+            told_changes: false,
         }
     }
 }
@@ -169,8 +175,23 @@ impl Leaf {
     /// Publishes what `config` says, in the place of what was published before.
     fn publish(&self) {
         let (Some(sink), Some(pad)) = (self.sink(), self.pad()) else { return };
+        let now = Instant::now();
+        let allowed = self.stream().changes.allowed(now);
+        if !allowed {
+            // What comes does not fit the old track. With a later frame there may be a new one.
+            self.close();
+            let told = std::mem::replace(&mut self.stream().told_changes, true);
+            if !told {
+                self.warn(&Warning::TooManyChanges);
+            }
+            return;
+        }
         let hold = !self.live.load(Ordering::Acquire);
         sink.imp().publish_pad(&pad, &self.obj(), hold);
+        let mut stream = self.stream();
+        if stream.feed.is_some() {
+            stream.changes.published(now);
+        }
     }
 
     /// Whether what comes is live, as far as is known.
@@ -273,6 +294,11 @@ impl Leaf {
         let mut stream = self.stream();
         let timeline = &mut sink.imp().state().timeline;
         timeline.place(base_time, &look, running_time, &mut stream.progress)
+    }
+
+    /// Whether the stream was refused in words.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.stream().refused.is_some()
     }
 
     /// Whether anything came out of the parser.

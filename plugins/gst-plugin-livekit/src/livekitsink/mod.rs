@@ -55,6 +55,7 @@ use gst::glib;
 use gst::prelude::*;
 
 mod chain;
+mod changes;
 mod checks;
 mod clockmap;
 mod codecs;
