@@ -85,7 +85,10 @@ impl LiveKitSink {
 
 /// The event goes upstream in any case: somebody between here and there may act on it. An encoder that takes no notice
 /// of it is told in its own way.
-fn ask_upstream(pad: &LiveKitSinkPad, leaf: &Leaf) {
+pub(crate) fn ask_upstream(pad: &LiveKitSinkPad, leaf: &Leaf) {
+    if let Some(sink) = pad.parent().and_downcast::<super::LiveKitSink>() {
+        sink.imp().settle_target(pad, leaf);
+    }
     let event = leaf.imp().keyframe_event();
     if !leaf.sink_pad().push_event(event) {
         gst::debug!(CAT, obj = leaf, "nobody upstream took the keyframe request");

@@ -6,7 +6,7 @@
 //! An encoder that feeds others too is left alone unless `share-encoder` is set: a recording must not suffer from a
 //! viewer's network.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -22,10 +22,15 @@ use super::{BitrateFeedback, Leaf, LiveKitSinkPad};
 /// How often the way to the encoder is looked at while nothing happens: somebody may have begun to record.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a keyframe request waits for the encoder to be told its bitrate by another thread.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
+
 /// What a pad knows of its encoder.
 #[derive(Default)]
 pub(crate) struct Targets {
     inner: Mutex<Inner>,
+    /// Nobody is telling the encoder any more.
+    told: Condvar,
 }
 
 #[derive(Default)]
@@ -42,6 +47,8 @@ struct Inner {
     looked: Option<Instant>,
     /// Warnings that were given.
     warned: Vec<Kind>,
+    /// Something is wanted that a worker has yet to begin with.
+    pending: bool,
     /// Somebody is telling the encoder.
     busy: bool,
     /// There is something to tell.
@@ -139,16 +146,30 @@ impl LiveKitSink {
     /// Tells `pad`'s encoder what is wanted of it. A slow event handler upstream must not hold up the messages,
     /// hence a call of its own.
     pub(crate) fn retarget(&self, pad: &LiveKitSinkPad) {
-        if pad.imp().targets.inner().wanted.is_none() {
-            return;
-        }
         let Some(leaf) = self.leaf_of(pad) else { return };
+        {
+            let mut inner = pad.imp().targets.inner();
+            if inner.wanted.is_none() {
+                return;
+            }
+            inner.pending = true;
+        }
         let (sink, pad) = (self.obj().downgrade(), pad.downgrade());
         super::workers::run(move || {
             if let (Some(sink), Some(pad)) = (sink.upgrade(), pad.upgrade()) {
                 sink.imp().work(&pad, Some(&leaf));
             }
         });
+    }
+
+    /// What is wanted of `pad`'s encoder is told to it before anything else is: a keyframe that is asked for next is to
+    /// have the bitrate that was wanted before. Waits a little for a thread that is at it.
+    pub(crate) fn settle_target(&self, pad: &LiveKitSinkPad, leaf: &Leaf) {
+        let targets = &pad.imp().targets;
+        if targets.inner().pending {
+            self.work(pad, Some(leaf));
+        }
+        let _unused = targets.told.wait_timeout_while(targets.inner(), SETTLE_TIME, |inner| inner.busy);
     }
 
     /// A stream is about to begin: its encoder starts with `start-bitrate`, and what the user set it to is noted.
@@ -240,8 +261,10 @@ impl LiveKitSink {
                 let mut inner = targets.inner();
                 if !std::mem::take(&mut inner.dirty) {
                     inner.busy = false;
+                    targets.told.notify_all();
                     return;
                 }
+                inner.pending = false;
                 inner.wanted
             };
             match (wanted, leaf) {

@@ -146,7 +146,7 @@ fn a_target_reaches_the_encoders_property_and_the_bus() {
     assert_eq!(told.get::<bool>("active"), Ok(true));
     assert_eq!(line.element("e").property::<u32>("bitrate"), 1500);
     assert_eq!(line.tell(9_000_000, true).get::<u32>("applied"), Ok(2_000_000), "the encoder's own setting");
-    assert_eq!(line.tell(0, false).get::<u32>("applied"), Ok(30_000), "nobody needs it");
+    assert_eq!(line.tell(0, false).get::<u32>("applied"), Ok(500_000), "nobody needs it");
     assert_eq!(line.tell(0, true).get::<u32>("applied"), Ok(2_000_000), "no number: as the user set it");
     line.tell(500_000, true);
     line.pipeline.set_state(gst::State::Ready).unwrap();
@@ -184,7 +184,7 @@ fn limits_of_the_pad_hold() {
     line.play();
     assert_eq!(line.tell(9_000_000, true).get::<u32>("applied"), Ok(3_000_000));
     assert_eq!(line.tell(100_000, true).get::<u32>("applied"), Ok(200_000));
-    assert_eq!(line.tell(0, false).get::<u32>("applied"), Ok(200_000));
+    assert_eq!(line.tell(0, false).get::<u32>("applied"), Ok(750_000), "idle");
 }
 
 /// The target events that come to an element's source pad.
@@ -441,4 +441,30 @@ fn targets_and_relinked_pads_get_along() {
     wait_until("the last target", || line.element("e").property::<u32>("bitrate") == 400);
     branch.link(&entry).unwrap();
     wait_until("the recording's bitrate", || line.element("e").property::<u32>("bitrate") == 2000);
+}
+
+#[test]
+fn a_keyframe_that_is_asked_for_after_a_target_has_its_bitrate() {
+    let line = Line::new(&format!("{LIVE} x264enc name=e bitrate=2000 tune=zerolatency ! ROOM"));
+    let at_request = Arc::new(Mutex::new(Vec::new()));
+    let seen = at_request.clone();
+    let weak = line.element("e").downgrade();
+    let pad = line.element("e").static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        let name = info.event().and_then(|event| event.structure()).map(|s| s.name().to_string());
+        if name.as_deref() == Some("GstForceKeyUnit") {
+            seen.lock().unwrap().push(weak.upgrade().unwrap().property::<u32>("bitrate"));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    line.play();
+    let (sink, pad) = (line.sink(), line.pad());
+    let leaf = sink.imp().leaf_of(&pad).unwrap();
+    for round in 0..50u32 {
+        line.target(0, false);
+        line.target(1_000_000 + round * 1000, true);
+        super::keyframes::ask_upstream(&pad, &leaf);
+    }
+    let expected: Vec<u32> = (0..50).map(|round| 1000 + round).collect();
+    assert_eq!(*at_request.lock().unwrap(), expected);
 }

@@ -194,7 +194,7 @@ impl Encoder {
         let own = self.own(current.clone());
         let touched = self.state().set.is_some();
         let own_bits = setting.bits(&own);
-        let values = match together(wishes, own_bits) {
+        let values = match together(wishes, own_bits, self.family.map_or(0, |family| family.idle_part)) {
             Some(bits) => setting.values_for(element, bits, &own),
             // As the user made it; which is what it is if it was never touched.
             None if !touched => return,
@@ -260,13 +260,22 @@ impl Encoder {
     }
 }
 
-/// The bitrate for all wishes together, bit/s; `own` is what the user set the encoder to. `None` = that.
-fn together(wishes: &[Wish], own: Option<u64>) -> Option<u64> {
+/// The bitrate for all wishes together, bit/s; `own` is what the user set the encoder to, `idle_part` see
+/// [`Family::idle_part`]. `None` = as the user set it.
+fn together(wishes: &[Wish], own: Option<u64>, idle_part: u32) -> Option<u64> {
     let active = wishes.iter().any(|wish| wish.active);
     let limited = |wish: &Wish| {
-        let wanted = if wish.active { wish.bitrate? } else { wish.bitrate.map(|_| IDLE_BITRATE)? };
         let max = if wish.max == 0 { own } else { Some(u64::from(wish.max)) };
-        let wanted = u64::from(wanted.max(wish.min));
+        let wanted = match wish {
+            Wish { active: true, bitrate, .. } => u64::from((*bitrate)?),
+            // No frame comes, so no bit is made; and the first ones afterwards are as good as any.
+            Wish { pause: true, .. } | Wish { bitrate: None, .. } => return None,
+            _ => {
+                let part = max.and_then(|max| max.checked_div(idle_part.into())).unwrap_or_default();
+                part.max(IDLE_BITRATE.into())
+            }
+        };
+        let wanted = wanted.max(wish.min.into());
         Some(max.map_or(wanted, |max| wanted.min(max)))
     };
     wishes.iter().filter(|wish| wish.active == active).filter_map(limited).min()
@@ -284,30 +293,38 @@ mod tests {
     #[test]
     fn the_lowest_of_those_who_need_it_counts() {
         let own = Some(4_000_000);
-        assert_eq!(together(&[], own), None);
-        assert_eq!(together(&[wish(1_000_000, true)], own), Some(1_000_000));
+        assert_eq!(together(&[], own, 0), None);
+        assert_eq!(together(&[wish(1_000_000, true)], own, 0), Some(1_000_000));
         let both = [wish(1_000_000, true), wish(2_000_000, true)];
-        assert_eq!(together(&both, own), Some(1_000_000));
+        assert_eq!(together(&both, own, 0), Some(1_000_000));
         let one = [wish(1_000_000, false), wish(2_000_000, true)];
-        assert_eq!(together(&one, own), Some(2_000_000), "who needs nothing holds nobody back");
-        assert_eq!(together(&[wish(1_000_000, false)], own), Some(u64::from(IDLE_BITRATE)));
+        assert_eq!(together(&one, own, 0), Some(2_000_000), "who needs nothing holds nobody back");
+        assert_eq!(together(&[wish(1_000_000, false)], own, 0), Some(u64::from(IDLE_BITRATE)));
+        assert_eq!(together(&[wish(1_000_000, false)], own, 4), Some(1_000_000), "a part of its own");
+        let paused = Wish { pause: true, ..wish(1_000_000, false) };
+        assert_eq!(together(&[paused], own, 0), None, "no frame, no bit");
+        assert_eq!(
+            together(&[paused, wish(0, false)], own, 0),
+            Some(u64::from(IDLE_BITRATE)),
+            "not paused then"
+        );
     }
 
     #[test]
     fn limits_are_the_users() {
         let own = Some(2_000_000);
-        assert_eq!(together(&[wish(9_000_000, true)], own), Some(2_000_000), "the encoder's own setting");
+        assert_eq!(together(&[wish(9_000_000, true)], own, 0), Some(2_000_000), "the encoder's own setting");
         let wide = Wish { max: 5_000_000, ..wish(9_000_000, true) };
-        assert_eq!(together(&[wide], own), Some(5_000_000), "max-bitrate instead");
-        assert_eq!(together(&[wish(9_000_000, true)], None), Some(9_000_000), "nothing known");
+        assert_eq!(together(&[wide], own, 0), Some(5_000_000), "max-bitrate instead");
+        assert_eq!(together(&[wish(9_000_000, true)], None, 0), Some(9_000_000), "nothing known");
         let low = Wish { min: 300_000, ..wish(100_000, true) };
-        assert_eq!(together(&[low], own), Some(300_000));
-        assert_eq!(together(&[Wish { active: false, ..low }], own), Some(300_000));
+        assert_eq!(together(&[low], own, 0), Some(300_000));
+        assert_eq!(together(&[Wish { active: false, ..low }], own, 0), Some(300_000));
         let contrary = Wish { min: 3_000_000, max: 1_000_000, ..wish(2_000_000, true) };
-        assert_eq!(together(&[contrary], own), Some(1_000_000), "the upper limit wins");
+        assert_eq!(together(&[contrary], own, 0), Some(1_000_000), "the upper limit wins");
         for active in [true, false] {
             let none = Wish { active, ..Wish::default() };
-            assert_eq!(together(&[none], own), None, "only to be paused");
+            assert_eq!(together(&[none], own, 0), None, "only to be paused");
         }
     }
 
@@ -366,7 +383,7 @@ mod tests {
         assert_eq!(b.wish(wish(1_000_000, true)), Applied::Set(1_000_000));
         assert_eq!(b.wish(wish(1_000_000, false)), Applied::Set(2_000_000));
         drop(a);
-        assert_eq!(found.element.property::<u32>("bitrate"), IDLE_BITRATE / 1000);
+        assert_eq!(found.element.property::<u32>("bitrate"), 750, "idle");
         drop(b);
         assert_eq!(found.element.property::<u32>("bitrate"), 3000);
     }
@@ -404,7 +421,7 @@ mod tests {
         let found =
             find::encoder_of(&pipeline.by_name("after").unwrap().static_pad("sink").unwrap()).unwrap();
         let hold = Hold::new(&found);
-        assert_eq!(hold.wish(Wish { pause: true, ..wish(0, false) }), Applied::Set(u64::from(IDLE_BITRATE)));
+        assert_eq!(hold.wish(Wish { pause: true, ..wish(0, false) }), Applied::Set(2_048_000));
         let (came, went) = (before(), after());
         wait("the source goes on", &|| before() > came + 10);
         assert!(after() <= went + 1, "one may have been in the encoder");

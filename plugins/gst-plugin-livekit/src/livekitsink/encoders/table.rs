@@ -94,6 +94,8 @@ pub(crate) struct Family {
     pub along: &'static [&'static str],
     /// Whether a running encoder takes it.
     pub live: Live,
+    /// While nobody needs its pictures, it is set to this part of its bitrate; 0 = as low as it goes.
+    pub idle_part: u32,
     /// How it takes keyframe requests.
     pub keyframes: Keyframes,
 }
@@ -112,7 +114,7 @@ const fn row(
     knobs: &'static [Knob],
     along: &'static [&'static str],
 ) -> Family {
-    Family { factories, knobs, along, live: Live::Yes, keyframes: Keyframes::Event }
+    Family { factories, knobs, along, live: Live::Yes, idle_part: 0, keyframes: Keyframes::Event }
 }
 
 /// All rows; where several fit, the first one counts.
@@ -120,7 +122,9 @@ pub(crate) static FAMILIES: &[Family] = &[
     // This project's own.
     row(&["rkmppenc", "jetsonv4l2enc", "v4l2m2menc"], &[Knob::Event], &[]),
     // Software.
-    row(&["x264enc"], &[kilobits("bitrate")], &[]),
+    // After a time at some kbit/s x264's buffer model allows only a tenth of a keyframe's bits, and it takes seconds to come
+    // back to a readable picture.
+    Family { idle_part: 4, ..row(&["x264enc"], &[kilobits("bitrate")], &[]) },
     row(&["x265enc"], &[kilobits("bitrate")], &[]),
     row(&["openh264enc"], &[bits("bitrate")], &["max-bitrate"]),
     row(&["vp8enc", "vp9enc"], &[bits("target-bitrate")], &[]),
