@@ -11,8 +11,10 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 
 import gi
 from livekit import rtc
@@ -38,6 +40,7 @@ class Feeder:
         self.source, self.size = source, size
         self.published = False
         self.rejected = 0
+        self.adapt = None
         self.sink = pipeline.get_by_name("out")
         self.offset = time.monotonic_ns() // 1000
         self.sink.connect("new-sample", self.sample)
@@ -58,8 +61,11 @@ class Feeder:
             )
         )
         self.rejected += not accepted
-        if self.source.take_feedback().keyframe_requested:
+        feedback = self.source.take_feedback()
+        if feedback.keyframe_requested:
             self.sink.get_static_pad("sink").push_event(force_key_unit())
+        if self.adapt and feedback.rate_control:
+            self.adapt.set_property("bitrate", max(1, feedback.rate_control.target_bitrate_bps // 1000))
         return Gst.FlowReturn.OK
 
 
@@ -85,7 +91,25 @@ async def main(args):
     size = tuple(int(x) for x in args.size.split("x"))
     source = rtc.EncodedVideoSource(*size)
     feeder = Feeder(pipeline, source, size)
+    meter = []
+    if args.adapt:
+        feeder.adapt = pipeline.get_by_name(args.encoder)
+    if args.meter:
+
+        def weigh(_pad, info):
+            meter.append((time.monotonic(), info.get_buffer().get_size()))
+            return Gst.PadProbeReturn.OK
+
+        pipeline.get_by_name(args.encoder).get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, weigh)
+    stamps = None
+    if args.stamp:
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "testing" / "e2e"))
+        from harness.feeder import Feeder as Stamps
+
+        stamps = Stamps(pipeline.get_by_name(args.stamp), width=size[0], height=size[1], noise=24)
     pipeline.set_state(Gst.State.PLAYING if args.live else Gst.State.PAUSED)
+    if stamps:
+        stamps.go()
 
     def watch():
         wanted = Gst.MessageType.EOS | Gst.MessageType.ERROR
@@ -115,6 +139,8 @@ async def main(args):
     feeder.published = True
     pipeline.set_state(Gst.State.PLAYING)
     await stop.wait()
+    if args.meter:
+        Path(args.meter).write_text(json.dumps(meter))
     emit("end", rejected=feeder.rejected)
     pipeline.set_state(Gst.State.NULL)
     await room.disconnect()
@@ -126,5 +152,8 @@ if __name__ == "__main__":
     parser.add_argument("--bitrate", type=int, default=4_000_000, help="bit/s of the stream")
     parser.add_argument("--live", action="store_true", help="the pipeline is live")
     parser.add_argument("--encoder", help="name of the encoder at which keyframe requests are counted")
+    parser.add_argument("--adapt", action="store_true", help="the encoder's property bitrate (kbit/s) follows the SDK's rate control")
+    parser.add_argument("--stamp", help="name of an appsrc that is fed with stamped pictures")
+    parser.add_argument("--meter", help="file for the times and sizes of what leaves the encoder, as JSON")
     parser.add_argument("pipeline", help="gst-launch description that ends in H.264")
     asyncio.run(main(parser.parse_args()))

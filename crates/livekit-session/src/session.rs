@@ -27,6 +27,7 @@ const MAX_HANDOVER_FRAMES: usize = 256;
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_PRIME_HOLD: Duration = Duration::from_secs(60);
 const MAX_KEYFRAME_INTERVAL: Duration = Duration::from_secs(3600);
+const MAX_QUEUE_TIME: Duration = Duration::from_secs(3600);
 const MAX_GOP_CACHE_TIME: Duration = Duration::from_secs(60);
 const MAX_GOP_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -183,6 +184,7 @@ impl Session {
         config.connect_timeout = config.connect_timeout.min(MAX_CONNECT_TIMEOUT);
         config.prime_hold = config.prime_hold.min(MAX_PRIME_HOLD);
         config.keyframe_min_interval = config.keyframe_min_interval.min(MAX_KEYFRAME_INTERVAL);
+        config.max_queue_time = config.max_queue_time.min(MAX_QUEUE_TIME);
         let runtime = crate::runtime::handle()?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

@@ -57,6 +57,7 @@ fn defaults_in_the_table_are_those_of_the_element() {
         ("reconnect-attempts", "-1"),
         ("sync", "true"),
         ("keyframe-min-interval", "500000000"),
+        ("max-queue-time", "300000000"),
         ("gop-cache-time", "2000000000"),
     ] {
         let line = README.lines().find(|line| line.starts_with(&format!("| `{name}`"))).unwrap();

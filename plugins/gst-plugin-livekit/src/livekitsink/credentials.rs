@@ -116,6 +116,7 @@ pub(crate) fn resolve(
     config.tls_ca_file = settings.tls_ca_file.as_ref().map(PathBuf::from);
     config.connect_timeout = settings.connect_timeout;
     config.keyframe_min_interval = settings.keyframe_min_interval;
+    config.max_queue_time = settings.max_queue_time;
     config.reconnect_attempts = u32::try_from(settings.reconnect_attempts).ok();
     config.user_agent = Some(concat!("livekitsink/", env!("CARGO_PKG_VERSION")).into());
     Ok((config, origin))

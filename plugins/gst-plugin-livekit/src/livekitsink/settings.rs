@@ -121,6 +121,7 @@ pub(crate) struct Settings {
     /// −1 = for ever.
     pub reconnect_attempts: i32,
     pub keyframe_min_interval: Duration,
+    pub max_queue_time: Duration,
     pub sync: bool,
     pub bitrate_feedback: BitrateFeedback,
     pub share_encoder: bool,
@@ -146,6 +147,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: -1,
             keyframe_min_interval: Duration::from_millis(500),
+            max_queue_time: Duration::from_millis(300),
             sync: true,
             bitrate_feedback: BitrateFeedback::default(),
             share_encoder: false,
@@ -180,6 +182,9 @@ impl Settings {
                 self.keyframe_min_interval =
                     value.get().map_or(self.keyframe_min_interval, Duration::from_nanos);
             }
+            "max-queue-time" => {
+                self.max_queue_time = value.get().map_or(self.max_queue_time, Duration::from_nanos);
+            }
             "sync" => self.sync = value.get().unwrap_or(self.sync),
             "bitrate-feedback" => self.bitrate_feedback = value.get().unwrap_or(self.bitrate_feedback),
             "share-encoder" => self.share_encoder = value.get().unwrap_or(self.share_encoder),
@@ -203,6 +208,7 @@ impl Settings {
             "connect-timeout" => nanos(self.connect_timeout).to_value(),
             "reconnect-attempts" => self.reconnect_attempts.to_value(),
             "keyframe-min-interval" => nanos(self.keyframe_min_interval).to_value(),
+            "max-queue-time" => nanos(self.max_queue_time).to_value(),
             "sync" => self.sync.to_value(),
             "bitrate-feedback" => self.bitrate_feedback.to_value(),
             "share-encoder" => self.share_encoder.to_value(),
@@ -399,6 +405,13 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("Shortest time between two keyframe requests to the encoder of one pad, in ns")
             .maximum(3_600_000_000_000)
             .default_value(nanos(defaults.keyframe_min_interval))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-queue-time")
+            .nick("Longest queue time")
+            .blurb("How long a frame may wait to be sent, in nanoseconds; then the rest of its group of pictures is dropped, up to the next keyframe")
+            .maximum(3_600_000_000_000)
+            .default_value(nanos(defaults.max_queue_time))
             .mutable_ready()
             .build(),
         glib::ParamSpecBoolean::builder("sync")
