@@ -25,7 +25,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid, Rid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::AbsCaptureTime;
-use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Rtc};
+use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Reason, Rtc};
 use tracing::{debug, trace, warn};
 
 use super::{EngineEvent, EngineTrackStats, MediaEngine};
@@ -43,6 +43,9 @@ use sockets::Sockets;
 
 /// Datagrams taken from the sockets before outgoing work gets its turn.
 const RECEIVE_BATCH: usize = 32;
+/// The estimator wants to be looked after every 25 ms; feedback from the network and frames do it too. With this much more
+/// of a pause it costs no wake-up of its own between two frames.
+const ESTIMATOR_PATIENCE: Duration = Duration::from_millis(10);
 /// Calls that str0m may ask for at once before others get their turn.
 const MAX_CALLS_IN_A_ROW: usize = 256;
 /// ICE candidates kept until the answer is there.
@@ -180,7 +183,8 @@ impl WebRtcEngine {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
-                    self.timeout = at;
+                    let is_patient = self.rtc.last_timeout_reason() == Reason::BweDelayControl;
+                    self.timeout = if is_patient { at + ESTIMATOR_PATIENCE } else { at };
                     let now = Instant::now();
                     if at > now || calls == MAX_CALLS_IN_A_ROW || self.closed_by_server.is_some() {
                         return;
