@@ -13,8 +13,10 @@ const RATE_WINDOW: Duration = Duration::from_secs(3);
 /// Something a viewer will notice. Each kind is reported once a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Warning {
-    /// Frames depend on later ones.
+    /// Frames that may depend on later ones; so far they come in the order in which they are shown.
     BFrames(Codec),
+    /// Frames do not come in the order in which they are shown. No warning, but the end of the stream.
+    Reordered(Codec),
     /// A keyframe without what a decoder must know first.
     MissingParameterSets(Codec),
     /// Data goes into the parser, and no frame comes out.
@@ -55,6 +57,13 @@ pub(crate) enum Warning {
     NoTimestamp,
 }
 
+fn without_b_frames(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H265 => "x265enc: option-string=bframes=0 or tune=zerolatency",
+        _ => "x264enc: bframes=0 or tune=zerolatency",
+    }
+}
+
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -62,10 +71,13 @@ impl std::fmt::Display for Warning {
                 f,
                 "The stream has B-frames, which WebRTC viewers show out of order or not at all. Turn them off \
                  in the encoder ({})",
-                match codec {
-                    Codec::H265 => "x265enc: option-string=bframes=0 or tune=zerolatency",
-                    _ => "x264enc: bframes=0 or tune=zerolatency",
-                }
+                without_b_frames(*codec)
+            ),
+            Self::Reordered(codec) => write!(
+                f,
+                "The stream has B-frames: its pictures do not come in the order in which they are shown, and \
+                 WebRTC can't carry them. Turn them off in the encoder ({})",
+                without_b_frames(*codec)
             ),
             Self::MissingParameterSets(codec) => write!(
                 f,
@@ -223,9 +235,10 @@ impl StreamChecks {
             (None, None) => found.push(Warning::NoTimestamp),
             // Pictures come in decoding order: with B-frames only that order rises.
             (Some(_), Some(_)) if pts_back && !dts_back && seen.unit.is_some() => {
-                found.push(Warning::BFrames(self.codec))
+                found.push(Warning::Reordered(self.codec))
             }
             // … or, without decoding times, not even that.
+            (Some(_), None) if pts_back && self.b_frames => found.push(Warning::Reordered(self.codec)),
             _ if dts_back || (pts_back && !self.b_frames) => found.push(Warning::TimestampsBack),
             _ => {}
         }
@@ -238,7 +251,7 @@ impl StreamChecks {
         if unit.keyframe && !self.have_parameter_sets {
             found.push(Warning::MissingParameterSets(self.codec));
         }
-        if unit.reordered {
+        if unit.reordered && !found.contains(&Warning::Reordered(self.codec)) {
             found.push(Warning::BFrames(self.codec));
         }
         if let Some(format) = unit.format.filter(|format| !format.is_browser_format(self.codec)) {
@@ -317,12 +330,12 @@ mod tests {
     fn b_frames_are_seen_by_their_times_and_by_their_slices_but_told_once() {
         let (i, p) = (idr(), delta());
         let reordered = [video(0, Some(0), &i), video(99, Some(33), &p), video(33, Some(66), &p)];
-        assert_eq!(run(&mut checks(0), &reordered), [Warning::BFrames(Codec::H264)]);
+        assert_eq!(run(&mut checks(0), &reordered), [Warning::Reordered(Codec::H264)]);
         let b = FrameInfo { reordered: true, ..delta() };
         let sliced = [video(0, None, &i), video(33, None, &b), video(66, None, &b)];
         assert_eq!(run(&mut checks(0), &sliced), [Warning::BFrames(Codec::H264)]);
-        let no_dts = [video(0, None, &i), video(99, None, &p), video(33, None, &b), video(66, None, &b)];
-        assert_eq!(run(&mut checks(0), &no_dts), [Warning::BFrames(Codec::H264)]);
+        let no_dts = [video(0, None, &i), video(99, None, &p), video(33, None, &b)];
+        assert_eq!(run(&mut checks(0), &no_dts), [Warning::Reordered(Codec::H264)]);
     }
 
     #[test]

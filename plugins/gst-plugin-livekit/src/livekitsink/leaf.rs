@@ -586,6 +586,12 @@ impl BaseSinkImpl for Leaf {
             stream.early += u64::from(running_time.is_none());
             (stream.checks.frame(&seen), stream.early)
         };
+        if let Some(reordered) = warnings.iter().find(|w| matches!(w, Warning::Reordered(_))) {
+            // Sent on, they would be a picture that jumps back and forth, or stands still.
+            self.refuse(&reordered.to_string());
+            self.close();
+            return Err(gst::FlowError::Error);
+        }
         match (running_time, feed) {
             (Some(running_time), Some(feed)) => {
                 let (media_time, captured_at) = self.place(running_time);
