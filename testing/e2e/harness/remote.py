@@ -53,7 +53,11 @@ class RemoteViewer:
         return [a for a in list(self.arrivals) if begin <= a["at"] < end and track in (None, a["track"])]
 
     def figures(self, begin, end, track=None):
-        """fps, longest gap and delays (ms) of the pictures in that time; the gap counts from `begin` and to `end`."""
+        """fps, longest gap and delays (ms) of the pictures in that time; the gap counts from `begin` and to `end`.
+
+        Of pictures that come in a bunch the SDK shows only the last; `missing` of `painted` counts those too. What was
+        decoded is in `report`.
+        """
         shown = self.between(begin, end, track)
         times = [begin, *(a["at"] for a in shown), end]
         delays = sorted(a["delay_ms"] for a in shown if a["delay_ms"] is not None)
@@ -64,6 +68,7 @@ class RemoteViewer:
             "worst_ms": delays[-1] if delays else None,
             "p50_ms": delays[len(delays) // 2] if delays else None,
             "p95_ms": delays[int(len(delays) * 0.95)] if delays else None,
+            "painted": max(numbers) - min(numbers) + 1 if numbers else 0,
             "missing": max(numbers) - min(numbers) + 1 - len(numbers) if numbers else None,
         }
 

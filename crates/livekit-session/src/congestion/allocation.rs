@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{
     DEFAULT_LAYER_MIN, DEFAULT_MAX, DOWN_STEP, Demand, FLOOR, OBSERVED_HEADROOM, REJOIN_AFTER, REJOIN_MARGIN,
-    UP_INTERVAL, UP_STEP,
+    REPLAY_HEADROOM, UP_INTERVAL, UP_STEP,
 };
 use crate::event::TrackId;
 
@@ -21,6 +21,8 @@ pub(crate) struct LayerDemand {
     pub(crate) observed: u32,
     /// Somebody watches it, and it is not muted.
     pub(crate) wanted: bool,
+    /// Its current group of pictures is sent again when somebody asks for a keyframe.
+    pub(crate) replays: bool,
 }
 
 /// A track of video, its layers from small to large.
@@ -80,11 +82,14 @@ pub(crate) struct Allocator {
 impl Allocator {
     /// What all of it together could use.
     pub(crate) fn demand(tracks: &[TrackDemand], audio: u64) -> Demand {
-        let mut demand = Demand { max: 0, start: 0, audio };
+        let mut demand = Demand { max: 0, start: 0, audio, spare: 0 };
         for track in tracks {
             for (i, layer) in track.layers.iter().enumerate().filter(|(_, l)| l.wanted) {
                 demand.max += u64::from(layer.ceiling());
                 demand.start += u64::from(layer.start(i == 0));
+                if layer.replays {
+                    demand.spare += REPLAY_HEADROOM * u64::from(layer.observed);
+                }
             }
         }
         demand
@@ -346,6 +351,14 @@ mod tests {
     #[test]
     fn without_a_maximum_what_the_encoder_makes_is_its_measure() {
         let open = LayerDemand { wanted: true, observed: 4_000_000, ..LayerDemand::default() };
+        let replays = LayerDemand { replays: true, ..open };
+        let spare = |layer| Allocator::demand(&[track(1, 1, &[layer])], 0).spare;
+        assert_eq!(
+            (spare(open), spare(replays)),
+            (0, 12_000_000),
+            "room to send a group again beside the live frames"
+        );
+        assert_eq!(spare(LayerDemand { wanted: false, ..replays }), 0);
         let one = [track(1, 1, &[open])];
         assert_eq!(Allocator::demand(&one, 0).max, 5_000_000);
         assert_eq!(fresh(6000, &one), [[-3]], "nothing to say");
@@ -415,8 +428,14 @@ mod tests {
 
     #[test]
     fn absurd_numbers_do_no_harm() {
-        let huge =
-            LayerDemand { min: u32::MAX, start: u32::MAX, max: u32::MAX, observed: u32::MAX, wanted: true };
+        let huge = LayerDemand {
+            min: u32::MAX,
+            start: u32::MAX,
+            max: u32::MAX,
+            observed: u32::MAX,
+            wanted: true,
+            replays: true,
+        };
         let tracks = [track(1, u32::MAX, &[huge, huge]), track(2, 1, &[LayerDemand { max: 0, ..huge }])];
         for total in [0, 1, u64::MAX] {
             let _ = fresh(total / 1000, &tracks);

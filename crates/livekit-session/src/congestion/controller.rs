@@ -36,6 +36,8 @@ pub(crate) struct Demand {
     pub(crate) start: u64,
     /// What audio takes.
     pub(crate) audio: u64,
+    /// What is not sent all the time, but worth knowing that it could be.
+    pub(crate) spare: u64,
 }
 
 /// What to do now.
@@ -314,6 +316,7 @@ impl Controller {
             self.probed = Some(now);
         }
         let all = ((demand.max + demand.audio) as f64 * DESIRED_HEADROOM) as u64;
+        let all = all.saturating_add(demand.spare);
         let desired = match (self.calm, probe) {
             (Some((limit, _)), _) => limit.min(all),
             (None, Some(estimate)) => (estimate / 2).min(all),
@@ -367,7 +370,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const DEMAND: Demand = Demand { max: 2_500_000, start: 2_500_000, audio: 0 };
+    const DEMAND: Demand = Demand { max: 2_500_000, start: 2_500_000, audio: 0, spare: 0 };
 
     /// Feeds samples 100 ms apart; the bytes sent follow the target as a good encoder's do.
     struct Feed {
@@ -419,6 +422,14 @@ mod tests {
             let fell = |(_, d): &(usize, &Decision)| d.desired.is_some_and(|d| d < 2_000_000);
             self.log.iter().enumerate().filter(fell).map(|(i, _)| i).collect()
         }
+    }
+
+    #[test]
+    fn room_for_what_is_sent_again_is_looked_for_and_not_given_to_encoders() {
+        let mut f = Feed::new(Demand { spare: 6_000_000, ..DEMAND });
+        let first = f.one(9000, 0.0, 0);
+        assert_eq!(first.desired, Some(9_000_000));
+        assert_eq!(f.many(50, 9000, 0.0, 0).video, Some(2_500_000));
     }
 
     #[test]
@@ -543,7 +554,7 @@ mod tests {
 
     #[test]
     fn an_estimate_that_fell_far_below_what_went_through_is_put_right() {
-        let mut f = Feed::new(Demand { max: 4_000_000, start: 4_000_000, audio: 0 });
+        let mut f = Feed::new(Demand { max: 4_000_000, start: 4_000_000, audio: 0, spare: 0 });
         f.many(30, 1000, 0.0, 2);
         let sent = f.rate;
         assert_eq!(sent, 900_000);
@@ -561,7 +572,7 @@ mod tests {
     #[test]
     fn an_estimate_that_fell_because_of_loss_or_waiting_is_believed() {
         for (loss, queueing) in [(0.05, 2), (0.0, 60)] {
-            let mut f = Feed::new(Demand { max: 4_000_000, start: 4_000_000, audio: 0 });
+            let mut f = Feed::new(Demand { max: 4_000_000, start: 4_000_000, audio: 0, spare: 0 });
             f.many(30, 1000, 0.0, 2);
             f.many(30, 250, loss, queueing);
             assert_eq!(f.resets(), 0, "{loss} {queueing}");
@@ -722,9 +733,9 @@ mod tests {
 
     #[test]
     fn a_layer_that_joins_starts_with_its_start_bitrate() {
-        let mut f = Feed::new(Demand { max: 500_000, start: 500_000, audio: 0 });
+        let mut f = Feed::new(Demand { max: 500_000, start: 500_000, audio: 0, spare: 0 });
         assert_eq!(f.many(10, 6000, 0.0, 0).video, Some(500_000));
-        f.demand = Demand { max: 3_000_000, start: 1_500_000, audio: 0 };
+        f.demand = Demand { max: 3_000_000, start: 1_500_000, audio: 0, spare: 0 };
         let video = f.one(6000, 0.0, 0).video.unwrap();
         assert!((1_500_000..1_600_000).contains(&video), "{video}");
     }
@@ -747,7 +758,8 @@ mod tests {
     fn absurd_samples_do_no_harm() {
         let mut c = Controller::default();
         let now = Instant::now();
-        let demand = Demand { max: u64::MAX / 4, start: u64::MAX / 4, audio: u64::MAX / 4 };
+        let demand =
+            Demand { max: u64::MAX / 4, start: u64::MAX / 4, audio: u64::MAX / 4, spare: u64::MAX / 4 };
         for (estimate, loss) in
             [(u64::MAX, f32::NAN), (0, 2.0), (1, -1.0), (u64::MAX, 0.5), (0, f32::INFINITY)]
         {

@@ -43,6 +43,9 @@ const DELAY_GUARD: Duration = Duration::from_millis(40);
 const RTT_MEMORY: Duration = Duration::from_secs(30);
 /// What an estimator is told to look for: room for keyframes and retransmissions above the encoders' limits.
 const DESIRED_HEADROOM: f64 = 1.2;
+/// … and for a layer whose groups of pictures are sent again for who comes late, this many times its bitrate more: such
+/// a group goes out only if that takes no longer than a second.
+const REPLAY_HEADROOM: u64 = 3;
 
 // ---- Brake: packets suddenly wait; it may be nothing, or the link has become much smaller ----
 

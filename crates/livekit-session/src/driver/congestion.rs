@@ -82,6 +82,7 @@ impl TrackState {
             max: config.max_bitrate,
             observed: state.meter.peak,
             wanted: self.activity.idle(index).is_none(),
+            replays: state.keyframes.caching(),
         };
         let layers = self.layers.iter().zip(&self.config.layers).enumerate().map(layer).collect();
         TrackDemand { track: id, priority: self.config.priority, layers }
