@@ -15,6 +15,24 @@ from harness.subscriber import Subscriber
 ENCODER = "x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=800 key-int-max={gop}"
 
 
+# Tests of what goes back from the network to the encoder; the part `loop` of scripts/test. They take their time.
+LOOP = {
+    "test_congestion",
+    "test_encoders",
+    "test_idle",
+    "test_keyframes",
+    "test_recording",
+    "test_scale",
+    "test_simulcast",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.module.__name__.rpartition(".")[2] in LOOP:
+            item.add_marker(pytest.mark.loop)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment():
     """The caller's LIVEKIT_* variables must not leak into what is tested."""
