@@ -82,7 +82,7 @@ def test_no_symbol_newer_than_the_oldest_gstreamer():
 
 def properties(text):
     """name -> description line of each property in gst-inspect-1.0's output; those every bin has left out."""
-    found = dict(re.findall(r"^  ([a-z][a-z0-9-]+) +: (.*)$", text.partition("Element Properties:")[2].partition("Element Signals:")[0], re.M))
+    found = dict(re.findall(r"^  ([a-z][a-z0-9-]+) *: (.*)$", text.partition("Element Properties:")[2].partition("Element Signals:")[0], re.M))
     return {k: v for k, v in found.items() if k not in ("name", "parent", "async-handling", "message-forward")}
 
 
