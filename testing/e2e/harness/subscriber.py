@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from livekit import rtc
+from livekit.rtc._ffi_client import FfiClient
+from livekit.rtc._proto import ffi_pb2, video_frame_pb2
 
 from . import stamp
 from .proc import wait_until
@@ -85,6 +87,21 @@ class Packet:
     topic: str
     sender: str | None
     reliable: bool
+
+
+class EveryPicture(rtc.VideoStream):
+    """The SDK keeps one decoded picture for whoever is slow to take it, and drops it when the next one comes; a test wants
+    to see them all. Its native side knows how to keep more, but this version's Python has no argument for it."""
+
+    def _create_owned_stream(self):
+        request = ffi_pb2.FfiRequest()
+        new = request.new_video_stream
+        new.track_handle = self._track._ffi_handle.handle
+        new.type = video_frame_pb2.VideoStreamType.VIDEO_STREAM_NATIVE
+        new.format = self._format
+        new.normalize_stride = True
+        new.queue_size_frames = 120
+        return FfiClient.instance.request(request).new_video_stream.stream
 
 
 class Subscriber:
@@ -181,7 +198,7 @@ class Subscriber:
 
     async def _watch(self, feed):
         # I420 is what the decoder makes; asking for it saves a conversion.
-        stream = rtc.VideoStream(feed.track, format=rtc.VideoBufferType.I420)
+        stream = EveryPicture(feed.track, format=rtc.VideoBufferType.I420)
         try:
             async for event in stream:
                 at, ms = time.monotonic(), stamp.now_ms()
