@@ -15,7 +15,8 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-/** Serves `html` and the `scripts` (name → text); `run` evaluates a function in the page, prints its report as JSON and ends. */
+/** Serves `html` and the `scripts` (name → text); `run` evaluates a function in the page, prints its report as JSON and ends.
+ * `options` go to the function; `screenshot` in them names a file for one. */
 export async function launch(html, scripts = {}) {
   const client = await readFile(new URL("node_modules/livekit-client/dist/livekit-client.umd.js", import.meta.url));
   const files = { "livekit-client.js": client, ...scripts };
@@ -35,6 +36,9 @@ export async function launch(html, scripts = {}) {
       page.on("pageerror", (error) => notes.push(String(error)));
       await page.goto(`http://127.0.0.1:${server.address().port}/`);
       report = await page.evaluate(inPage, options);
+      if (options?.screenshot) {
+        await page.screenshot({ path: options.screenshot });
+      }
     } catch (error) {
       notes.push(String(error));
     } finally {

@@ -2,51 +2,12 @@
 // Joins a LiveKit room in headless Chromium, lets the first video track play and prints one JSON report:
 //   node play.mjs '{"url": "ws://…", "token": "…", "frames": 60, "timeout": 30}'
 // Exit code 0 when that many pictures were shown (and sound heard, with "audio": true), 1 otherwise.
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.mjs";
 
 const options = { frames: 60, timeout: 30, audio: false, ...JSON.parse(process.argv[2]) };
-const client = await readFile(new URL("node_modules/livekit-client/dist/livekit-client.umd.js", import.meta.url));
-const server = createServer((request, response) => {
-  const script = request.url === "/livekit-client.js";
-  response.writeHead(200, { "content-type": script ? "text/javascript" : "text/html; charset=utf-8" });
-  response.end(script ? client : "<!doctype html><title>check</title><script src=livekit-client.js></script><video muted autoplay playsinline></video>");
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-  args: [
-    "--no-sandbox",
-    "--autoplay-policy=no-user-gesture-required",
-    "--disable-gpu",
-    "--disable-features=WebRtcHideLocalIpsWithMdns",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
-let report = { ok: false };
-const notes = [];
-try {
-  const page = await browser.newPage();
-  page.on("console", (message) => message.type() === "error" && notes.push(message.text()));
-  page.on("pageerror", (error) => notes.push(String(error)));
-  await page.goto(`http://127.0.0.1:${server.address().port}/`);
-  report = await page.evaluate(join, options);
-  if (options.screenshot) {
-    await page.screenshot({ path: options.screenshot });
-  }
-} catch (error) {
-  notes.push(String(error));
-} finally {
-  await browser.close();
-  server.close();
-}
-console.log(JSON.stringify({ ...report, notes }));
-process.exitCode = report.ok ? 0 : 1;
+const html = "<!doctype html><title>check</title><script src=livekit-client.js></script><video muted autoplay playsinline></video>";
+const { run } = await launch(html);
+await run(join, options);
 
 // Runs inside the page.
 async function join({ url, token, frames, timeout, audio, clock }) {

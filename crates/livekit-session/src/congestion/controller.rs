@@ -128,7 +128,6 @@ impl Controller {
             decision.reset = Some(init);
         }
         let raw = self.settle.map(|(init, _)| init).or(decision.reset).unwrap_or(raw);
-        let raw = decision.reset.unwrap_or(raw);
         let goal = self.goal(raw, &view, demand);
         decision.video = Some(self.follow(now, goal, &view, demand));
         decision.limited = goal < demand.max;
