@@ -93,12 +93,13 @@ def machine_facts(inspected):
 
 
 def spread(values, digits=2, unit=""):
-    """min / **median** / max"""
+    """min / **median** / max, and how often there was none"""
+    missing = sum(v is None for v in values)
     values = [v for v in values if v is not None]
     if not values:
         return "no value"
     low, mid, high = min(values), statistics.median(values), max(values)
-    return f"{low:.{digits}f} / **{mid:.{digits}f}** / {high:.{digits}f}{unit}"
+    return f"{low:.{digits}f} / **{mid:.{digits}f}** / {high:.{digits}f}{unit}" + f" (none in {missing})" * bool(missing)
 
 
 def ratio(ours, theirs):

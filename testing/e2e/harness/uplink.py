@@ -18,6 +18,22 @@ def probe(pad, info):
 pipeline.get_by_name({name!r}).get_static_pad('src').add_probe(Gst.PadProbeType.BUFFER, probe)
 """
 
+# Makes an encoder one that understands nothing but the event (design: GstTargetBitrate, bit/s; active = somebody needs frames).
+EVENTS = """
+target = pipeline.get_by_name({name!r})
+def heard(pad, info):
+    structure = info.get_event().get_structure()
+    if structure is not None and structure.get_name() == 'GstTargetBitrate':
+        target.set_property('bitrate', max(1, structure.get_value('bitrate') // 1000))
+    return Gst.PadProbeReturn.OK
+target.get_static_pad('src').add_probe(Gst.PadProbeType.EVENT_UPSTREAM, heard)
+"""
+
+
+def hear_events(publisher, name):
+    """To be used with `bitrate-feedback=event`: the encoder of that name follows the events from now on."""
+    publisher.run(EVENTS.format(name=name))
+
 
 def encoder(name="enc", kbit=2500, gop=300, extra="vbv-buf-capacity=150"):
     """A live encoder; its small buffer keeps keyframes at a size that a narrow link carries in time."""

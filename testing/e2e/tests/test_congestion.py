@@ -5,7 +5,8 @@ import time
 
 import pytest
 from harness.netns import NotPermitted
-from harness.uplink import Rates, Uplink, encoder
+from harness.proc import wait_until
+from harness.uplink import Rates, Uplink, encoder, hear_events
 
 SOURCE = {"width": 640, "height": 360, "noise": 24}
 FULL = 1500  # kbit/s
@@ -143,3 +144,59 @@ def test_a_source_that_cannot_adapt_moves_on_at_every_keyframe(uplink):
     assert shown["worst_ms"] <= 4 * 500, shown
     assert "queue-full" in queue_full(publisher)
     assert link.viewer.figures(end - 3, end)["fps"] > 20
+
+
+def test_an_encoder_that_only_hears_the_event_follows_too(uplink):
+    link = uplink()
+    line = f"appsrc name=stamp ! {encoder(kbit=FULL)} ! livekitsink name=sink bitrate-feedback=event video_0::max-bitrate={FULL * 1000}"
+    publisher = link.start(line, sources={"stamp": SOURCE}, meter="enc")
+    hear_events(publisher, "enc")
+    publisher.wait_published()
+    link.viewer.wait_pictures(60)
+    time.sleep(2)
+    link.limit(CUT)
+    time.sleep(10)
+    end = time.monotonic()
+    made = Rates.of(publisher).kbit(end - 6, end)
+    assert 0.2 * CUT < made < CUT * 1.05, made
+    assert link.viewer.figures(end - 4, end)["fps"] >= 28
+
+
+def test_whole_layers_go_before_pictures_do(uplink):
+    """Three layers of 150 + 400 + 1200 kbit/s into 600: the largest has to go; the others have their pictures, and it comes back."""
+    link = uplink()
+    sizes = {"video_0": (160, 90, 150), "video_1": (320, 180, 400), "video_2": (640, 360, 1200)}
+    branches = " ".join(
+        f"source. ! queue ! videoscale ! video/x-raw,width={w},height={h} ! {encoder(f'enc{n}', kbit)} ! sink.video_{n}"
+        for n, (w, h, kbit) in enumerate(sizes.values())
+    )
+    layers = " ".join(f"{pad}::track=front {pad}::max-bitrate={kbit * 1000}" for pad, (_, _, kbit) in sizes.items())
+    # The largest is not worth having below half its rate.
+    line = f"appsrc name=stamp ! tee name=source livekitsink name=sink share-encoder=true {layers} video_2::min-bitrate=600000 {branches}"
+    publisher = link.start(line, sources={"stamp": SOURCE}, meter="enc2")
+    publisher.wait_published(3)
+    link.viewer.wait_pictures(60)
+
+    def width():
+        shown = link.viewer.between(time.monotonic() - 0.5)
+        return shown[-1]["width"] if shown else None
+
+    def paused():
+        told = {}
+        for m in publisher.messages("livekit-target-bitrate"):
+            told[m["pad"]] = m["active"]
+        return {pad for pad, active in told.items() if not active}
+
+    wait_until(lambda: width() == 640, 20, lambda: f"the largest layer; it is {width()}")
+    link.limit(CUT)
+    wait_until(lambda: "video_2" in paused(), 10, "the largest layer to be dropped")
+    wait_until(lambda: width() in (160, 320), 10, lambda: f"a smaller picture; it is {width()}")
+    time.sleep(4)
+    end = time.monotonic()
+    assert link.viewer.figures(end - 3, end)["fps"] >= 24, "the pictures of a smaller layer go on"
+    assert "video_0" not in paused() and "video_2" in paused(), paused()
+    assert width() in (160, 320)
+    reasons = {m["reason"] for m in publisher.messages("livekit-target-bitrate") if not m["active"]}
+    assert reasons <= {"congestion", "unwatched"} and "congestion" in reasons, reasons
+    link.limit(None)
+    wait_until(lambda: "video_2" not in paused() and width() == 640, 40, lambda: f"the largest layer again; {width()}, {paused()}")

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::{
     BRAKE_AGAIN, BRAKE_CARRIED, BRAKE_CONFIRM, BRAKE_DELAY, BRAKE_GROWTH, BRAKE_HOLD, BRAKE_MAX_HOLD,
-    BRAKE_WINDOW, DELAY_GUARD, DESIRED_HEADROOM, DOWN_STEP, DRAIN_DELAY, DRAIN_UTILISATION, FREE_LOSS,
-    PANIC_CALM, PANIC_DELAY, PANIC_DROP, PANIC_KEEP, PANIC_LOSS, PANIC_MAX_HOLD, PANIC_MAX_SETTLE,
-    PANIC_SETTLE, PANIC_WINDOW, PROBE_ABOVE_PEAK, PROBE_FAST, PROBE_MAX_LOSS, PROBE_SLOW, PROVEN_MEMORY,
+    BRAKE_WINDOW, DELAY_GUARD, DOWN_STEP, DRAIN_DELAY, DRAIN_UTILISATION, FREE_LOSS, PANIC_CALM, PANIC_DELAY,
+    PANIC_DROP, PANIC_KEEP, PANIC_LOSS, PANIC_MAX_HOLD, PANIC_MAX_SETTLE, PANIC_SETTLE, PANIC_WINDOW,
+    PROBE_ABOVE_PEAK, PROBE_FAST, PROBE_MAX_LOSS, PROBE_SLOW, PROVEN_MEMORY, RECOVER_BELOW, RECOVER_STEP,
     RESET_FLOOR, RTT_MEMORY, SAMPLE_INTERVAL, STUCK_AFTER, STUCK_BAND, STUCK_MAX_DELAY, STUCK_MAX_LOSS,
     UNDERSHOOT, UNDERSHOOT_AFTER, UNDERSHOOT_AGAIN, UNDERSHOOT_KEEP, UP_INTERVAL, UP_STEP, UTILISATION,
 };
@@ -49,8 +49,9 @@ pub(crate) struct Decision {
     pub(crate) limited: bool,
     /// Send nothing until then.
     pub(crate) hold: Option<Instant>,
-    /// The link has become much smaller: clear the queues, forget what could be retransmitted, and ask for keyframes
-    /// that are ready when the hold ends.
+    /// Forget what could be retransmitted.
+    pub(crate) forget: bool,
+    /// The link has become much smaller: clear the queues, and ask for keyframes that are ready when the hold ends.
     pub(crate) panic: bool,
     /// Start the estimator anew from this, in bit/s. To be done after `desired`.
     pub(crate) reset: Option<u64>,
@@ -113,10 +114,12 @@ impl Controller {
             let last_sent = self.braked.filter(|_| self.is_braking(now)).unwrap_or(now);
             let hold = last_sent + view.queueing.min(PANIC_MAX_HOLD);
             decision.panic = true;
+            decision.forget = true;
             decision.hold = Some(hold.max(now));
             decision.reset = Some(init);
             self.settle = Some((init, hold.max(now)));
         } else if self.brake(now, &view) {
+            decision.forget = true;
             decision.hold = Some(now + BRAKE_HOLD);
         } else if self.is_braking(now) && view.queueing > BRAKE_DELAY {
             let braked = self.braked.unwrap_or(now);
@@ -286,7 +289,9 @@ impl Controller {
             }
             Some(target) if goal > target => {
                 let steps = elapsed.as_secs_f64() / UP_INTERVAL.as_secs_f64();
-                let step = if view.queueing < DELAY_GUARD { UP_STEP.powf(steps.min(1.0)) } else { 1.0 };
+                let known = self.peak.is_some_and(|peak| target < RECOVER_BELOW * UTILISATION * peak as f64);
+                let factor = if known { RECOVER_STEP } else { UP_STEP };
+                let step = if view.queueing < DELAY_GUARD { factor.powf(steps.min(1.0)) } else { 1.0 };
                 // What is new to the room starts as it wants to.
                 goal.min(target * step + joined as f64)
             }
@@ -314,8 +319,7 @@ impl Controller {
             // Raising the wish now is a probe.
             self.probed = Some(now);
         }
-        let all = ((demand.max + demand.audio) as f64 * DESIRED_HEADROOM) as u64;
-        let all = all.saturating_add(demand.spare);
+        let all = super::desired(demand.max + demand.audio).saturating_add(demand.spare);
         let desired = match (self.calm, probe) {
             (Some((limit, _)), _) => limit.min(all),
             (None, Some(estimate)) => (estimate / 2).min(all),
@@ -427,7 +431,7 @@ mod tests {
     fn room_for_what_is_sent_again_is_looked_for_and_not_given_to_encoders() {
         let mut f = Feed::new(Demand { spare: 6_000_000, ..DEMAND });
         let first = f.one(9000, 0.0, 0);
-        assert_eq!(first.desired, Some(9_000_000));
+        assert_eq!(first.desired, Some(10_000_000));
         assert_eq!(f.many(50, 9000, 0.0, 0).video, Some(2_500_000));
     }
 
@@ -436,7 +440,7 @@ mod tests {
         let mut c = Controller::default();
         let now = Instant::now();
         let decision = c.sample(now, Sample::default(), DEMAND);
-        assert_eq!(decision, Decision { desired: Some(3_000_000), ..Decision::default() });
+        assert_eq!(decision, Decision { desired: Some(4_000_000), ..Decision::default() });
         assert_eq!(c.sample(now, Sample::default(), DEMAND), Decision::default(), "said once");
     }
 
@@ -506,6 +510,7 @@ mod tests {
         assert_eq!(held(&f, first), None);
         let brake = f.one(6000, 0.0, 200);
         assert_eq!((held(&f, brake), brake.panic), (Some(250), false));
+        assert!(brake.forget && !first.forget, "nothing is sent again meanwhile");
         let again = f.one(6000, 0.0, 2);
         assert_eq!(held(&f, again), None, "it was nothing");
         f.many(4, 6000, 0.0, 2);
@@ -599,7 +604,21 @@ mod tests {
         assert_eq!(f.panics(), 1);
         assert!(f.log.iter().rev().take(9).all(|d| d.desired.is_none()), "calm");
         f.many(10, 850, 0.0, 0);
-        assert_eq!(f.log.iter().filter_map(|d| d.desired).next_back(), Some(3_000_000), "and then all");
+        assert_eq!(f.log.iter().filter_map(|d| d.desired).next_back(), Some(4_000_000), "and then all");
+    }
+
+    #[test]
+    fn what_the_link_carried_is_reached_again_faster_than_what_it_never_did() {
+        let mut f = cut();
+        let start = f.one(1600, 0.1, 300).video.unwrap();
+        assert_eq!(start, 600_000);
+        f.many(6, 667, 0.0, 10);
+        // The link carried 1.6 Mbit/s. To 80 % of that by a quarter each 250 ms, from there on by a tenth.
+        let half_a_second = f.many(5, 6000, 0.0, 0).video.unwrap();
+        assert!((1.5..=1.6).contains(&(half_a_second as f64 / start as f64)), "{half_a_second}");
+        let high = f.many(15, 6000, 0.0, 0).video.unwrap();
+        let next = f.many(5, 6000, 0.0, 0).video.unwrap();
+        assert!((1.20..=1.22).contains(&(next as f64 / high as f64)), "{high} {next}");
     }
 
     #[test]
@@ -701,8 +720,8 @@ mod tests {
         }
         let slow: Vec<usize> = f.probes().into_iter().filter(|i| *i > from).collect();
         // The first is the end of the calm after the panic, which is a probe as well but not a fall.
-        assert_eq!(slow.len(), 3, "{slow:?}");
-        assert!(slow.windows(2).all(|w| w[1] - w[0] >= 40), "{slow:?}");
+        assert!((3..=5).contains(&slow.len()), "{slow:?}");
+        assert!(slow.windows(2).all(|w| w[1] - w[0] >= 30), "{slow:?}");
         let from = f.log.len();
         for n in 0..60 {
             f.one(1000 + n * 10, 0.0, 5);
@@ -711,7 +730,7 @@ mod tests {
         assert!((3..=4).contains(&fast.len()), "{fast:?}");
         // Each fall is followed by a rise at the next sample.
         for i in fast {
-            assert_eq!(f.log.get(i + 1).and_then(|d| d.desired), Some(3_000_000));
+            assert_eq!(f.log.get(i + 1).and_then(|d| d.desired), Some(4_000_000));
         }
     }
 

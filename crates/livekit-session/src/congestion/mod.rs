@@ -37,21 +37,35 @@ const DOWN_STEP: f64 = 0.97;
 const UP_STEP: f64 = 1.10;
 /// … in this time. What a false estimate can do until the delay gives it away is limited by this ramp.
 const UP_INTERVAL: Duration = Duration::from_millis(250);
+/// Below this part of what the link carried at the last congestion, it may rise by this factor instead: so much has
+/// been seen to go through.
+const RECOVER_BELOW: f64 = 0.8;
+const RECOVER_STEP: f64 = 1.25;
 /// While packets wait this much longer in the network than at best, the target does not rise and nothing is probed.
 const DELAY_GUARD: Duration = Duration::from_millis(40);
 /// The shortest round trip of this long a time is taken for the one of an empty path.
 const RTT_MEMORY: Duration = Duration::from_secs(30);
-/// What an estimator is told to look for: room for keyframes and retransmissions above the encoders' limits.
+/// What an estimator is told to look for: room for keyframes and retransmissions above the encoders' limits, by this
+/// factor, and at least by this much, in bit/s. The pacer sends at 1.1 × the estimate: a keyframe of a stream that just
+/// fits leaves in a row of small pieces.
 const DESIRED_HEADROOM: f64 = 1.2;
+const DESIRED_LEAST: u64 = 1_500_000;
 /// … and for a layer whose groups of pictures are sent again for who comes late, this many times its bitrate more: such
 /// a group goes out only if that takes no longer than a second.
 const REPLAY_HEADROOM: u64 = 3;
+
+/// What to tell an estimator to look for, where the encoders may make `wanted` bit/s.
+pub(crate) fn desired(wanted: u64) -> u64 {
+    let part = (wanted as f64 * DESIRED_HEADROOM) as u64;
+    part.max(wanted.saturating_add(DESIRED_LEAST))
+}
 
 // ---- Brake: packets suddenly wait; it may be nothing, or the link has become much smaller ----
 
 /// Packets wait this much longer than at best, …
 const BRAKE_DELAY: Duration = Duration::from_millis(120);
-/// … but less than [`DELAY_GUARD`] not longer ago than this: nothing more is sent for a moment.
+/// … but less than [`DELAY_GUARD`] not longer ago than this: nothing more is sent for a moment, and what is on its way
+/// is not sent again: old pictures would come later still, and the new ones after them.
 const BRAKE_WINDOW: Duration = Duration::from_millis(500);
 /// As long as the estimator takes to see what has happened. What waits until then is not yet too old.
 const BRAKE_HOLD: Duration = Duration::from_millis(250);
@@ -122,7 +136,7 @@ const FREE_LOSS: f32 = 0.02;
 const PROBE_FAST: Duration = Duration::from_millis(1500);
 const PROBE_ABOVE_PEAK: f64 = 1.12;
 /// Time between probes below that.
-const PROBE_SLOW: Duration = Duration::from_secs(4);
+const PROBE_SLOW: Duration = Duration::from_secs(3);
 /// No probe while more than this is lost.
 const PROBE_MAX_LOSS: f32 = 0.05;
 

@@ -244,13 +244,15 @@ impl Driver {
             debug!(?sample, ?decision, "holding back");
             self.congestion.hold = Some(hold);
         }
+        if decision.forget {
+            engine.drop_retransmissions();
+        }
         if decision.panic {
             for (id, index) in self.video_layers() {
                 let layer = self.tracks.get_mut(&id).and_then(|t| t.layers.get_mut(index));
                 let dropped = layer.map(|layer| layer.queue.clear(now)).unwrap_or_default();
                 self.dropped(id, index, dropped);
             }
-            engine.drop_retransmissions();
             self.congestion.keyframe_at =
                 decision.hold.map(|end| end.checked_sub(KEYFRAME_LEAD).unwrap_or(end));
         }

@@ -24,8 +24,6 @@ const RTX_RATIO: f32 = 0.15;
 /// Before the driver says what is wanted: a track without a known limit has the estimator look for this.
 const DEFAULT_DESIRED: u64 = 2_500_000;
 const AUDIO_DESIRED: u64 = 64_000;
-/// How far above the tracks' own limits to look: room for keyframes and retransmissions.
-const DESIRED_HEADROOM_PERCENT: u64 = 120;
 
 /// What the engine remembers for it.
 #[derive(Debug, Default)]
@@ -78,7 +76,7 @@ impl WebRtcEngine {
                 }
             })
             .sum();
-        self.desire(wanted.saturating_mul(DESIRED_HEADROOM_PERCENT) / 100);
+        self.desire(crate::congestion::desired(wanted));
     }
 
     pub(super) fn desire(&mut self, bitrate: u64) {
