@@ -56,6 +56,8 @@ packages_of() {
     case $1 in
     # A C toolchain (the TLS library has C parts) and the GStreamer headers.
     build) echo build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev ;;
+    # The codec behind the simulated hardware (testing/sim-codec).
+    simulators) echo libavcodec-dev libavutil-dev ;;
     # gst-launch and the elements that the pipelines of README, demo and tests use.
     runtime) echo gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ;;
     # Python with GStreamer bindings, an RTSP server, a TLS proxy, network namespaces, a browser, nm, jpegtran.
@@ -71,6 +73,7 @@ packages_of() {
 purpose_of() {
     case $1 in
     build) echo "to compile the plugins" ;;
+    simulators) echo "for the codec behind the simulated hardware" ;;
     runtime) echo "to run GStreamer pipelines" ;;
     test) echo "for the end-to-end tests" ;;
     peers) echo "for other publishers to compare with" ;;
