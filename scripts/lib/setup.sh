@@ -15,6 +15,7 @@ die() {
 }
 
 # with_progress WHAT COMMAND…: runs a quiet command, says every 15 s that it still works; its output is shown on failure.
+# PROGRESS=<command> is called with the file that has the output so far, and says in a few words how far that is.
 with_progress() {
     local what=$1 log pid start=$SECONDS next=15 status=0
     shift
@@ -25,7 +26,7 @@ with_progress() {
     while kill -0 "$pid" 2>/dev/null; do
         sleep 0.5
         if ((SECONDS - start >= next)); then
-            say "$what: still at it after $((SECONDS - start)) s"
+            say "$what: still at it after $((SECONDS - start)) s${PROGRESS:+, $("$PROGRESS" "$log")}"
             next=$((next + 15))
         fi
     done
@@ -66,6 +67,8 @@ packages_of() {
     peers) echo build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev gstreamer1.0-nice gstreamer1.0-plugins-bad ;;
     # The clock and the frame counter in the test picture, and their font; ps, to end what the demo started.
     demo) echo gstreamer1.0-x fonts-dejavu-core procps ;;
+    # The kernel's source and what it is built with; programs that the tests run in that kernel.
+    uml) echo linux-source build-essential flex bison bc xz-utils bzip2 util-linux iproute2 v4l-utils python3 gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad ;;
     *) die "no package set is called $1" ;;
     esac
 }
@@ -78,6 +81,7 @@ purpose_of() {
     test) echo "for the end-to-end tests" ;;
     peers) echo "for other publishers to compare with" ;;
     demo) echo "for the demo" ;;
+    uml) echo "for the test kernel with its virtual V4L2 codec" ;;
     esac
 }
 
