@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Sizes, offsets and the calling convention, compared with the C compiler of this machine.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers outside of test functions.
 #![cfg(target_pointer_width = "64")]
 
 use std::collections::BTreeMap;
