@@ -18,16 +18,6 @@ pub fn obus(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// Whether `data` is a row of whole OBUs, the last one at its end.
-pub fn is_whole(data: &[u8]) -> bool {
-    let mut rest = data;
-    while !rest.is_empty() {
-        let Some((_, _, after)) = split_obu(rest) else { return false };
-        rest = after;
-    }
-    !data.is_empty()
-}
-
 /// §5.3: the first OBU's type, its payload, and what comes after it.
 fn split_obu(data: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (header, mut rest) = data.split_first()?;
@@ -228,7 +218,6 @@ mod tests {
         let format = info.format.unwrap();
         assert_eq!((format.width, format.height, format.profile, format.bit_depth), (640, 360, 0, 8));
         assert_eq!(format.chroma_format_idc, 1);
-        assert!(is_whole(&unit) && !is_whole(&unit[..unit.len() - 1]) && !is_whole(&[]));
         let bare = [&TEMPORAL_DELIMITER[..], &frame].concat();
         assert!(inspect(&bare).picture && !inspect(&bare).keyframe, "no decoder can start without it");
     }

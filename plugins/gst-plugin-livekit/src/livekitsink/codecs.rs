@@ -152,34 +152,40 @@ pub(crate) fn h264_profile(name: &str) -> H264Profile {
 /// Whether a stream of this form has, in its caps, the decoder configuration that it needs: `avcC` (ISO/IEC 14496-15
 /// §5.3.3.1) or `hvcC` (§8.3.3.1), with every parameter set inside it.
 pub(crate) fn has_sound_codec_data(structure: &gst::StructureRef) -> bool {
-    let form = structure.get::<&str>("stream-format").unwrap_or_default();
-    let first_set = match form {
-        "avc" => 5,
-        "hvc1" => 22,
+    let walk = match structure.get::<&str>("stream-format").unwrap_or_default() {
+        "avc" => avcc,
+        "hvc1" => hvcc,
         _ => return true,
     };
     let Ok(buffer) = structure.get::<gst::Buffer>("codec_data") else { return false };
     let Ok(map) = buffer.map_readable() else { return false };
-    if form == "avc" { avcc(&map, first_set) } else { map.len() > first_set }
+    map.first() == Some(&1) && walk(&map).is_some()
 }
 
-/// Walks through SPS and PPS.
-fn avcc(data: &[u8], mut at: usize) -> bool {
-    if data.first() != Some(&1) {
-        return false;
-    }
-    for mask in [0x1f, 0xff] {
-        let Some(count) = data.get(at).map(|byte| byte & mask) else { return false };
-        at += 1;
-        for _ in 0..count {
-            let Some([high, low]) = data.get(at..at + 2) else { return false };
-            at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
-            if at > data.len() {
-                return false;
-            }
-        }
-    }
-    true
+/// Walks through SPS and PPS: a byte with their count, then a length of 16 bits before each.
+fn avcc(data: &[u8]) -> Option<usize> {
+    [0x1f, 0xff].into_iter().try_fold(5, |at, mask| {
+        let count = usize::from(*data.get(at)? & mask);
+        parameter_sets(data, at + 1, count)
+    })
+}
+
+/// Walks through the arrays: a byte with their count, then type, count of 16 bits and the sets of each.
+fn hvcc(data: &[u8]) -> Option<usize> {
+    let arrays = *data.get(22)?;
+    (0..arrays).try_fold(23, |at, _| {
+        let count = data.get(at + 1..at + 3)?.iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
+        parameter_sets(data, at + 3, count)
+    })
+}
+
+/// Where `count` parameter sets that begin at `at` end; `None` if that is beyond the data.
+fn parameter_sets(data: &[u8], at: usize, count: usize) -> Option<usize> {
+    (0..count).try_fold(at, |at, _| {
+        let length = data.get(at..at + 2)?.iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
+        let end = at + 2 + length;
+        (end <= data.len()).then_some(end)
+    })
 }
 
 /// Caps of the pad template for video or for audio: the media types alone.
@@ -293,6 +299,14 @@ mod tests {
         assert!(!avc("0142c00dffe100026742010009"), "a PPS that is not there");
         assert!(!sound("video/x-h264,stream-format=avc"));
         assert!(!sound("video/x-h265,stream-format=hvc1,codec_data=(buffer)00"));
+        let hvc = |data: &str| {
+            let head = format!("01{}", "00".repeat(21));
+            sound(&format!("video/x-h265,stream-format=hvc1,codec_data=(buffer){head}{data}"))
+        };
+        assert!(hvc("00") && hvc("01a0000100024001") && hvc("02a0000100024001a10001000142"));
+        for lie in ["", "01", "01a000", "01a0000100034001", "02a0000100024001", "01a0000200024001"] {
+            assert!(!hvc(lie), "{lie}");
+        }
         assert!(sound("video/x-h264,stream-format=byte-stream") && sound("video/x-h264"));
     }
 
