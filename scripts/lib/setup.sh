@@ -258,3 +258,11 @@ setup_plugin() {
     done
     export GST_PLUGIN_PATH="${CARGO_TARGET_DIR:-$REPO/target}/debug${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
 }
+
+# Builds the service of examples/mjpeg-rtp-streamer and exports MJPEG_RTP_STREAMER, its path. A cargo call of its own,
+# for the same reason.
+setup_streamer() {
+    say "building mjpeg-rtp-streamer"
+    (cd "$REPO" && cargo build --locked -p mjpeg-rtp-streamer)
+    export MJPEG_RTP_STREAMER="${CARGO_TARGET_DIR:-$REPO/target}/debug/mjpeg-rtp-streamer"
+}
