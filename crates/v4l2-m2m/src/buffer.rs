@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Memory of buffers.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::ops::Handle;
+
+/// A piece of a device's memory in this process. Unmapped when dropped; keeps the device open until then.
+pub struct Mapping {
+    handle: Arc<Handle>,
+    address: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the memory is shared between the process and the device only; the process reaches it through the one owner
+// of this value, whichever thread that is on.
+unsafe impl Send for Mapping {}
+// SAFETY: a shared reference gives read access only.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(handle: &Arc<Handle>, length: usize, offset: u64) -> std::io::Result<Self> {
+        if length == 0 {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        let address = handle.mmap(length, offset)?;
+        Ok(Self { handle: Arc::clone(handle), address, length })
+    }
+
+    /// The bytes. While the buffer is queued the device may change them; so slots are with their owner, or queued.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `address` and `length` are those of a mapping that lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.length) }
+    }
+
+    /// The bytes, to write.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed by nobody else.
+        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, undone once; no reference outlives `self`.
+        unsafe { self.handle.munmap(self.address, self.length) }
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+/// Right to fill one OUTPUT buffer and queue it. There is one for each buffer, so a buffer can't be queued twice, nor
+/// written to while the device reads it.
+#[derive(Debug)]
+pub struct Slot {
+    pub(crate) index: u32,
+    /// Which allocation it belongs to; after another one it is worthless.
+    pub(crate) generation: u64,
+    /// Empty for DMABuf.
+    pub(crate) planes: Vec<Mapping>,
+}
+
+impl Slot {
+    /// Its memory, a mapping for each plane of the format. Empty if the queue takes DMABufs.
+    pub fn planes_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.planes.iter_mut().map(Mapping::bytes_mut)
+    }
+
+    /// Number of the buffer.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+/// A plane that somebody else owns.
+#[derive(Debug)]
+pub struct DmaBufPlane {
+    /// The DMABuf; a duplicate of its owner's descriptor.
+    pub fd: Arc<OwnedFd>,
+    /// Bytes of the whole DMABuf.
+    pub length: u32,
+    /// Where the plane begins.
+    pub offset: u32,
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What an encoder is asked for.
+
+use crate::codec::Codec;
+use crate::ioctl::{Colorimetry, Memory};
+use crate::picture::RawFormat;
+
+/// How bits are distributed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RateControl {
+    /// Constant bitrate.
+    #[default]
+    Cbr,
+    /// Variable bitrate below a peak.
+    Vbr,
+    /// Constant quality.
+    Cq,
+    /// No rate control: fixed quantisers.
+    FixQp,
+}
+
+/// What an encoder is asked for. The device's own value holds wherever there is a `None` or 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Coded format.
+    pub codec: Codec,
+    /// Raw format.
+    pub format: RawFormat,
+    /// Pixels.
+    pub width: u32,
+    /// Lines.
+    pub height: u32,
+    /// Frames per second, as a fraction.
+    pub rate: (u32, u32),
+    /// Colour of the raw pictures.
+    pub colorimetry: Colorimetry,
+    /// bit/s
+    pub bitrate: u32,
+    /// bit/s, for [`RateControl::Vbr`]; 0: 1.5 times the bitrate.
+    pub peak_bitrate: u32,
+    /// How bits are distributed.
+    pub rate_control: RateControl,
+    /// 1 to 100, for [`RateControl::Cq`].
+    pub quality: u32,
+    /// Frames from one keyframe to the next; 0: two seconds.
+    pub gop_size: u32,
+    /// Least quantiser.
+    pub qp_min: Option<u32>,
+    /// Greatest quantiser.
+    pub qp_max: Option<u32>,
+    /// B-frames between P-frames.
+    pub b_frames: u32,
+    /// Coded picture buffer, bits; 0: a fifth of a second.
+    pub vbv_size: u32,
+    /// Frames of a whole intra refresh; 0: off.
+    pub intra_refresh: u32,
+    /// Parameter sets with every keyframe.
+    pub repeat_headers: bool,
+    /// Access unit delimiters.
+    pub au_delimiter: bool,
+    /// Most bytes of a slice; 0: one slice a frame.
+    pub slice_size: u32,
+    /// Profiles that may be used, as in GStreamer's caps, the most wanted first; empty: any.
+    pub profiles: Vec<String>,
+    /// Level, as in GStreamer's caps; `None`: the least that fits.
+    pub level: Option<String>,
+    /// Raw pictures in the device at once.
+    pub inputs: u32,
+    /// Coded buffers.
+    pub outputs: u32,
+    /// Whose memory raw pictures have.
+    pub memory: Memory,
+    /// Bytes of a line of the first plane, when the memory is somebody else's.
+    pub stride: Option<u32>,
+    /// Any controls, by `v4l2-ctl`'s name or by number (decimal or 0x…).
+    pub extra_controls: Vec<(String, i64)>,
+}
+
+impl Config {
+    /// With defaults for low latency.
+    #[must_use]
+    pub fn new(codec: Codec, format: RawFormat, width: u32, height: u32) -> Self {
+        Self {
+            codec,
+            format,
+            width,
+            height,
+            rate: (30, 1),
+            colorimetry: Colorimetry::default(),
+            bitrate: 2_000_000,
+            peak_bitrate: 0,
+            rate_control: RateControl::default(),
+            quality: 50,
+            gop_size: 0,
+            qp_min: None,
+            qp_max: None,
+            b_frames: 0,
+            vbv_size: 0,
+            intra_refresh: 0,
+            repeat_headers: true,
+            au_delimiter: false,
+            slice_size: 0,
+            profiles: Vec::new(),
+            level: None,
+            inputs: 4,
+            outputs: 4,
+            memory: Memory::Mmap,
+            stride: None,
+            extra_controls: Vec::new(),
+        }
+    }
+
+    pub(crate) fn peak(&self) -> u32 {
+        match (self.rate_control, self.peak_bitrate) {
+            (RateControl::Vbr, 0) => self.bitrate.saturating_add(self.bitrate / 2),
+            (RateControl::Vbr, peak) => peak.max(self.bitrate),
+            _ => self.bitrate,
+        }
+    }
+
+    pub(crate) fn gop(&self) -> u32 {
+        if self.gop_size != 0 {
+            return self.gop_size;
+        }
+        (self.rate.0.saturating_mul(2) / self.rate.1.max(1)).max(1)
+    }
+
+    /// Microseconds of a frame, at least 1.
+    pub(crate) fn frame_time(&self) -> u64 {
+        (u64::from(self.rate.1) * 1_000_000 / u64::from(self.rate.0.max(1))).max(1)
+    }
+}

@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A thread that owns an encoder, so that nobody else ever waits inside a system call: a driver that hangs costs its
+//! caller a bounded time, and no lock is held across an ioctl.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::buffer::Slot;
+use crate::config::Config;
+use crate::controls::{Effect, Refused};
+use crate::encoder::{self, Encoder, Out, Raw, Setup};
+use crate::error::{EncoderError, ProbeError};
+use crate::ops::{Ready, V4l2Ops, Waker};
+use crate::probe::CodecSupport;
+
+/// What an open device is.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// The node.
+    pub path: PathBuf,
+    /// The driver's name.
+    pub driver: String,
+    /// The device's name.
+    pub card: String,
+    /// What it encodes.
+    pub codecs: Vec<CodecSupport>,
+}
+
+/// Why a worker does not answer well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The process has no thread or descriptor left.
+    #[error("no thread for the device: {0}")]
+    Start(#[source] std::io::Error),
+    /// No encoder.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The device refuses.
+    #[error(transparent)]
+    Encoder(Arc<EncoderError>),
+    /// The device does not come back from a call.
+    #[error("the device has not answered for {0:?}")]
+    TimedOut(Duration),
+    /// The thread has ended.
+    #[error("the device's thread has ended")]
+    Ended,
+}
+
+/// A live change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Bitrate and peak, bit/s.
+    Bitrate(u32, u32),
+    /// Frames from one keyframe to the next.
+    Gop(u32),
+    /// Frames per second, as a fraction.
+    Rate((u32, u32)),
+}
+
+enum Command {
+    Configure(Box<Config>, mpsc::Sender<Result<Setup, Arc<EncoderError>>>),
+    Encode { slot: Slot, raw: Raw, number: u64, force_key: bool },
+    Change(Change),
+    Drain,
+    Flush(mpsc::Sender<()>),
+    Stop(mpsc::Sender<()>),
+    Quit,
+}
+
+/// Something that the one who asked for a stream has to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A live change needs a new stream.
+    RestartForChange(Change),
+    /// The device cannot do this.
+    Unsupported(Change),
+    /// A keyframe needs a new stream.
+    RestartForKey,
+    /// Keyframe requests have no effect.
+    NoKeyframes,
+    /// A wish was refused.
+    Refused(Refused),
+}
+
+/// A coded picture, or the loss of one.
+#[derive(Debug)]
+pub enum Coded {
+    /// See [`Out::Frame`].
+    Frame {
+        /// See [`Out::Frame`].
+        number: Option<u64>,
+        /// The bytes.
+        data: Vec<u8>,
+        /// It can be decoded by itself.
+        keyframe: bool,
+        /// From giving it to the device to getting it back.
+        encode_time: Option<Duration>,
+    },
+    /// See [`Out::Lost`].
+    Lost {
+        /// Which.
+        number: u64,
+    },
+}
+
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A free buffer.
+    Slot,
+    /// The end of the stream.
+    Drained,
+}
+
+/// What a wait ended with.
+#[derive(Debug)]
+pub enum Step {
+    /// A free buffer.
+    Slot(Slot),
+    /// A coded picture, which has to be dealt with first.
+    Coded(Coded),
+    /// The stream is drained, and all of it was taken out.
+    Drained,
+    /// The device has failed.
+    Failed(Arc<EncoderError>),
+    /// [`Worker::interrupt`] was called.
+    Interrupted,
+    /// Nothing happened for too long.
+    TimedOut,
+}
+
+#[derive(Default)]
+struct Link {
+    slots: Vec<Slot>,
+    coded: VecDeque<Coded>,
+    notices: Vec<Notice>,
+    error: Option<Arc<EncoderError>>,
+    error_told: bool,
+    drained: bool,
+    interrupted: bool,
+    quit: bool,
+    headers_inserted: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    link: Mutex<Link>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, with: impl FnOnce(&mut Link)) {
+        with(&mut self.lock());
+        self.changed.notify_all();
+    }
+}
+
+/// The thread and the way to it.
+pub struct Worker {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    waker: Arc<Waker>,
+    ended: Mutex<mpsc::Receiver<()>>,
+    info: DeviceInfo,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Opens a device: the one at `path`, or the first that encodes. `timeout` bounds how long any call to the device may
+    /// take before it counts as hung, here and later.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub fn open(
+        ops: &Arc<dyn V4l2Ops>,
+        path: Option<PathBuf>,
+        timeout: Duration,
+    ) -> Result<Self, WorkerError> {
+        let shared = Arc::new(Shared::default());
+        let waker = Arc::new(Waker::new().map_err(WorkerError::Start)?);
+        let (commands, receiver) = mpsc::channel();
+        let (opened, result) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let run = {
+            let (ops, shared, waker) = (Arc::clone(ops), Arc::clone(&shared), Arc::clone(&waker));
+            move || {
+                // Tells of the end by being dropped, however the thread ends.
+                let _end: mpsc::Sender<()> = end;
+                match encoder::open(&ops, path.as_deref()) {
+                    Err(error) => drop(opened.send(Err(error))),
+                    Ok(encoder) => {
+                        let device = encoder.device();
+                        let info = DeviceInfo {
+                            path: device.path().to_owned(),
+                            driver: device.capability.driver.clone(),
+                            card: device.capability.card.clone(),
+                            codecs: device.codecs.clone(),
+                        };
+                        if opened.send(Ok(info)).is_ok() {
+                            let since = std::collections::BTreeMap::new();
+                            Loop { encoder, shared: Arc::clone(&shared), waker, receiver, timeout, since }
+                                .run();
+                            // Mappings keep the device open.
+                            shared.change(|link| link.slots.clear());
+                        }
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("v4l2-m2m".into()).spawn(run).map_err(WorkerError::Start)?;
+        let info = result.recv_timeout(timeout).map_err(|_| WorkerError::TimedOut(timeout))??;
+        Ok(Self { shared, commands, waker, ended: Mutex::new(ended), info })
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn send(&self, command: Command) -> Result<(), WorkerError> {
+        self.commands.send(command).map_err(|_| WorkerError::Ended)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    fn ask<T>(
+        &self,
+        command: impl FnOnce(mpsc::Sender<T>) -> Command,
+        timeout: Duration,
+    ) -> Result<T, WorkerError> {
+        let (sender, answer) = mpsc::channel();
+        self.send(command(sender))?;
+        answer.recv_timeout(timeout).map_err(|error| match error {
+            mpsc::RecvTimeoutError::Timeout => WorkerError::TimedOut(timeout),
+            mpsc::RecvTimeoutError::Disconnected => WorkerError::Ended,
+        })
+    }
+
+    /// Sets up a stream. What the one before had in the device is forgotten: drain it first.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub fn configure(&self, config: &Config, timeout: Duration) -> Result<Setup, WorkerError> {
+        self.ask(|answer| Command::Configure(Box::new(config.clone()), answer), timeout)?
+            .map_err(WorkerError::Encoder)
+    }
+
+    /// Gives a filled buffer to the device.
+    ///
+    /// # Errors
+    /// If the thread has ended.
+    pub fn encode(&self, slot: Slot, raw: Raw, number: u64, force_key: bool) -> Result<(), WorkerError> {
+        self.send(Command::Encode { slot, raw, number, force_key })
+    }
+
+    /// Gives a buffer back unused.
+    pub fn put_back(&self, slot: Slot) {
+        self.shared.change(|link| link.slots.push(slot));
+    }
+
+    /// A live change. What cannot be done live comes as a notice.
+    ///
+    /// # Errors
+    /// If the thread has ended.
+    pub fn change(&self, change: Change) -> Result<(), WorkerError> {
+        self.send(Command::Change(change))
+    }
+
+    /// Begins to drain; [`Step::Drained`] follows.
+    ///
+    /// # Errors
+    /// If the thread has ended.
+    pub fn drain(&self) -> Result<(), WorkerError> {
+        self.shared.lock().drained = false;
+        self.send(Command::Drain)
+    }
+
+    /// Forgets what is in the device.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub fn flush(&self, timeout: Duration) -> Result<(), WorkerError> {
+        self.ask(Command::Flush, timeout)
+    }
+
+    /// Ends the stream and frees its buffers; the device stays open.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub fn stop(&self, timeout: Duration) -> Result<(), WorkerError> {
+        self.ask(Command::Stop, timeout)
+    }
+
+    /// Ends waits at once, now and until [`Worker::resume`].
+    pub fn interrupt(&self) {
+        self.shared.change(|link| link.interrupted = true);
+    }
+
+    /// Waits are possible again.
+    pub fn resume(&self) {
+        self.shared.change(|link| link.interrupted = false);
+    }
+
+    /// Waits for a buffer or the end of the stream, but first for coded pictures. For one thread at a time.
+    #[must_use]
+    pub fn step(&self, want: Want, timeout: Duration) -> Step {
+        let deadline = Instant::now() + timeout;
+        let mut link = self.shared.lock();
+        loop {
+            if link.interrupted {
+                return Step::Interrupted;
+            }
+            // What came out goes on before anything goes in, so that nothing piles up.
+            if let Some(coded) = link.coded.pop_front() {
+                return Step::Coded(coded);
+            }
+            if let Some(error) = link.error.clone() {
+                link.error_told = true;
+                return Step::Failed(error);
+            }
+            match want {
+                Want::Slot => {
+                    if let Some(slot) = link.slots.pop() {
+                        return Step::Slot(slot);
+                    }
+                }
+                Want::Drained if link.drained => return Step::Drained,
+                Want::Drained => {}
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Step::TimedOut;
+            }
+            link = match self.shared.changed.wait_timeout(link, deadline - now) {
+                Ok((link, _)) => link,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// Waits until there is something to take out. `false`: the worker is to end.
+    #[must_use]
+    pub fn wait_coded(&self) -> bool {
+        let mut link = self.shared.lock();
+        loop {
+            if link.quit {
+                return false;
+            }
+            if !link.coded.is_empty()
+                || !link.notices.is_empty()
+                || (link.error.is_some() && !link.error_told)
+            {
+                return true;
+            }
+            link = self.shared.changed.wait(link).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A coded picture, if there is one.
+    #[must_use]
+    pub fn try_coded(&self) -> Option<Coded> {
+        self.shared.lock().coded.pop_front()
+    }
+
+    /// The device's failure, told once.
+    #[must_use]
+    pub fn take_error(&self) -> Option<Arc<EncoderError>> {
+        let mut link = self.shared.lock();
+        if link.error_told {
+            return None;
+        }
+        link.error_told = link.error.is_some();
+        link.error.clone()
+    }
+
+    /// What there is to act on.
+    #[must_use]
+    pub fn take_notices(&self) -> Vec<Notice> {
+        std::mem::take(&mut self.shared.lock().notices)
+    }
+
+    /// Keyframes that got their parameter sets in software, in this stream.
+    #[must_use]
+    pub fn headers_inserted(&self) -> u64 {
+        self.shared.lock().headers_inserted
+    }
+
+    /// Ends [`Worker::wait_coded`], for good.
+    pub fn release(&self) {
+        self.shared.change(|link| link.quit = true);
+    }
+
+    /// Ends the thread and closes the device. `false`: the device does not let go in time; the thread is left behind, and
+    /// closes the device when it can.
+    #[must_use]
+    pub fn quit(&self, timeout: Duration) -> bool {
+        self.release();
+        let _ = self.send(Command::Quit);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent: the other end is dropped.
+        ended.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.release();
+        let _ = self.send(Command::Quit);
+    }
+}
+
+/// What the thread has.
+struct Loop {
+    encoder: Encoder,
+    shared: Arc<Shared>,
+    waker: Arc<Waker>,
+    receiver: mpsc::Receiver<Command>,
+    timeout: Duration,
+    /// When frames were given to the device.
+    since: std::collections::BTreeMap<u64, Instant>,
+}
+
+impl Loop {
+    fn run(mut self) {
+        loop {
+            let mut out = Vec::new();
+            loop {
+                match self.receiver.try_recv() {
+                    Ok(Command::Quit) | Err(mpsc::TryRecvError::Disconnected) => return,
+                    Ok(command) => self.handle(command, &mut out),
+                    Err(mpsc::TryRecvError::Empty) => break,
+                }
+            }
+            let result = self.encoder.collect(&mut out);
+            self.check(result);
+            if let Some(silence) = self.encoder.silence()
+                && silence >= self.timeout
+            {
+                self.check(Err(EncoderError::Hung(silence)));
+            }
+            self.publish(out);
+            // Short enough to notice a drain that ends in silence, or a device that hangs.
+            let timeout = if self.encoder.silence().is_some() {
+                Duration::from_millis(100).min(self.timeout)
+            } else {
+                Duration::from_secs(60)
+            };
+            if let Err(error) = self.wait(timeout) {
+                self.check(Err(EncoderError::Wait(error)));
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Duration) -> std::io::Result<Ready> {
+        let device = self.encoder.device();
+        device.handle.wait(self.encoder.interest(), &self.waker, timeout)
+    }
+
+    /// After a failure the stream is over; the device stays open for another try.
+    fn check(&mut self, result: Result<(), EncoderError>) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "the device failed");
+            self.encoder.stop();
+            self.since.clear();
+            self.shared.change(|link| {
+                link.slots.clear();
+                link.error = Some(Arc::new(error));
+            });
+        }
+    }
+
+    fn handle(&mut self, command: Command, out: &mut Vec<Out>) {
+        match command {
+            Command::Configure(config, answer) => {
+                self.since.clear();
+                {
+                    let mut link = self.shared.lock();
+                    let quit = link.quit;
+                    let interrupted = link.interrupted;
+                    let coded = std::mem::take(&mut link.coded);
+                    *link = Link { quit, interrupted, coded, ..Link::default() };
+                }
+                out.clear();
+                let result = self.encoder.configure(&config).map(|(setup, slots)| {
+                    self.shared.change(|link| link.slots = slots);
+                    setup
+                });
+                let _ = answer.send(result.map_err(Arc::new));
+            }
+            Command::Encode { slot, raw, number, force_key } => {
+                if !self.encoder.is_configured() {
+                    out.push(Out::Lost { number });
+                    return;
+                }
+                self.since.insert(number, Instant::now());
+                let result = self.encoder.encode(slot, &raw, number, force_key, out);
+                self.check(result);
+            }
+            Command::Change(change) => {
+                let effect = match change {
+                    Change::Bitrate(bitrate, peak) => self.encoder.set_bitrate(bitrate, peak),
+                    Change::Gop(frames) => self.encoder.set_gop(frames),
+                    Change::Rate(rate) => self.encoder.set_rate(rate),
+                };
+                let refused = self.encoder.take_refused();
+                self.shared.change(|link| {
+                    link.notices.extend(refused.into_iter().map(Notice::Refused));
+                    match effect {
+                        Effect::Live => {}
+                        Effect::Restart => link.notices.push(Notice::RestartForChange(change)),
+                        Effect::Unsupported => link.notices.push(Notice::Unsupported(change)),
+                    }
+                });
+            }
+            Command::Drain => {
+                if self.encoder.is_configured() {
+                    let result = self.encoder.drain(out);
+                    self.check(result);
+                } else {
+                    out.push(Out::Drained);
+                }
+            }
+            Command::Flush(answer) => {
+                // What came before is forgotten with the rest.
+                out.retain(|out| matches!(out, Out::Slot(_)));
+                self.since.clear();
+                self.shared.change(|link| {
+                    link.coded.clear();
+                    link.drained = false;
+                });
+                let result = self.encoder.flush(out);
+                self.check(result);
+                let _ = answer.send(());
+            }
+            Command::Stop(answer) => {
+                self.encoder.stop();
+                self.since.clear();
+                out.clear();
+                self.shared.change(|link| {
+                    link.slots.clear();
+                    link.coded.clear();
+                });
+                let _ = answer.send(());
+            }
+            Command::Quit => {}
+        }
+    }
+
+    fn publish(&mut self, out: Vec<Out>) {
+        if out.is_empty() {
+            return;
+        }
+        let since = &mut self.since;
+        let inserted = self.encoder.headers_inserted();
+        self.shared.change(|link| {
+            link.headers_inserted = inserted;
+            for out in out {
+                match out {
+                    Out::Slot(slot) => link.slots.push(slot),
+                    Out::Frame { number, data, keyframe } => {
+                        let encode_time =
+                            number.and_then(|number| since.remove(&number)).map(|since| since.elapsed());
+                        link.coded.push_back(Coded::Frame { number, data, keyframe, encode_time });
+                    }
+                    Out::Lost { number } => {
+                        since.remove(&number);
+                        link.coded.push_back(Coded::Lost { number });
+                    }
+                    Out::Drained => link.drained = true,
+                    Out::RestartForKey => link.notices.push(Notice::RestartForKey),
+                    Out::NoKeyframes => link.notices.push(Notice::NoKeyframes),
+                }
+            }
+        });
+    }
+}
