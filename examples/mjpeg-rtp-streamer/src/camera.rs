@@ -390,7 +390,11 @@ fn failure(message: &gst::Message) -> Option<String> {
     match message.view() {
         gst::MessageView::Eos(_) => Some("the stream ended".into()),
         gst::MessageView::Error(error) => {
-            let element = message.src().map_or_else(String::new, |source| format!("{}: ", source.name()));
+            // Each new pipeline's elements have higher numbers.
+            let name = |source: &gst::Object| {
+                source.name().trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()
+            };
+            let element = message.src().map_or_else(String::new, |source| format!("{}: ", name(source)));
             // Behind the place in the source there is often the better half of it.
             let debug = error.debug().unwrap_or_default();
             let more = debug.lines().skip(1).find(|line| !line.trim().is_empty());

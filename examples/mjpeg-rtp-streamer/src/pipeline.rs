@@ -58,8 +58,20 @@ pub fn build(
 ) -> Result<CameraPipeline, String> {
     let pipeline = gst::Pipeline::new();
     watch(&pipeline.bus().ok_or("a pipeline without a bus")?);
+    fill(&pipeline, camera, continuation, avoid).inspect_err(|_| {
+        // The source may be open.
+        let _ = pipeline.set_state(gst::State::Null);
+    })
+}
+
+fn fill(
+    pipeline: &gst::Pipeline,
+    camera: &Camera,
+    continuation: Continuation,
+    avoid: &[String],
+) -> Result<CameraPipeline, String> {
     let source = source(camera)?;
-    add(&pipeline, &source)?;
+    add(pipeline, &source)?;
     source.set_state(gst::State::Ready).map_err(|_| format!("{} cannot be opened", camera.source))?;
     let caps = source.static_pad("src").ok_or("the source has no output")?.query_caps(None);
     let (input, mut notes) = choose(&caps, camera)?;
@@ -94,11 +106,11 @@ pub fn build(
         .map_err(|error| error.to_string())?;
     chain.extend([pay.clone(), sink.clone()]);
     for element in chain.iter().skip(1) {
-        add(&pipeline, element)?;
+        add(pipeline, element)?;
     }
     gst::Element::link_many(&chain)
         .map_err(|_| format!("{} does not give what its caps promised: {caps}", camera.source))?;
-    Ok(CameraPipeline { pipeline, pay, sink, encoder, notes })
+    Ok(CameraPipeline { pipeline: pipeline.clone(), pay, sink, encoder, notes })
 }
 
 /// The element, or bin, that pictures come from.
@@ -137,16 +149,40 @@ fn source(camera: &Camera) -> Result<gst::Element, String> {
             Ok(source)
         }
         Source::Pipeline(text) => {
-            let bin =
-                gst::parse::bin_from_description(text, true).map_err(|error| format!("pipeline: {error}"))?;
-            let [_] = bin.src_pads().as_slice() else {
-                return Err(
-                    "pipeline: needs exactly one open end, which gives image/jpeg or video/x-raw".into()
-                );
-            };
+            let bin = custom(text).map_err(|error| format!("pipeline: {error}"))?;
             Ok(bin.upcast())
         }
     }
+}
+
+/// The bin of a text whose end may be caps. Those become an element of their own, so that they are known before a demuxer
+/// in front of them has an output.
+fn custom(text: &str) -> Result<gst::Bin, String> {
+    let end = text.rsplit_once('!').and_then(|(elements, end)| {
+        let caps = end.trim().parse::<gst::Caps>().ok().filter(|_| end.contains('/'))?;
+        Some((elements, caps))
+    });
+    // Only the output becomes the bin's: an input that a demuxer will be linked to is open at first, too.
+    let parse = |text: &str| gst::parse::bin_from_description(text, false).map_err(|error| error.to_string());
+    let bin = match end {
+        None => parse(text)?,
+        Some((elements, caps)) => {
+            let bin = parse(&format!("{elements} ! capsfilter name=end-of-pipeline"))?;
+            if let Some(filter) = bin.by_name("end-of-pipeline") {
+                filter.set_property("caps", caps);
+            }
+            bin
+        }
+    };
+    let open = "needs an open end, which gives image/jpeg or video/x-raw";
+    let end = bin.find_unlinked_pad(gst::PadDirection::Src).ok_or(open)?;
+    let ghost =
+        gst::GhostPad::builder_with_target(&end).map_err(|error| error.to_string())?.name("src").build();
+    bin.add_pad(&ghost).map_err(|error| error.to_string())?;
+    if bin.find_unlinked_pad(gst::PadDirection::Src).is_some() {
+        return Err(format!("{open}, and only one"));
+    }
+    Ok(bin)
 }
 
 /// V4L2 controls of JPEG (V4L2_CID_JPEG_…), as GStreamer names them.
@@ -369,6 +405,24 @@ mod tests {
     }
 
     #[test]
+    fn caps_at_the_end_are_known_before_anything_flows() {
+        gst::init().unwrap();
+        for (text, expected) in [
+            ("fakesrc ! multipartdemux ! image/jpeg,width=320", "image/jpeg,width=320"),
+            ("fakesrc ! multipartdemux ! capsfilter caps=image/jpeg", "image/jpeg"),
+            (
+                "videotestsrc ! video/x-raw,format=I420,width=16,height=16,framerate=5/1",
+                "video/x-raw,format=I420",
+            ),
+            ("videotestsrc ! jpegenc", "image/jpeg"),
+        ] {
+            let bin = custom(text).unwrap();
+            let caps = bin.static_pad("src").unwrap().query_caps(None);
+            assert!(!caps.is_any() && caps.can_intersect(&self::caps(expected)), "{text}: {caps}");
+        }
+    }
+
+    #[test]
     fn libcamera_gives_raw_pictures() {
         assert!(matches!(chosen(Source::Libcamera(None), "video/x-raw;image/jpeg").0, Input::Raw(_)));
     }
@@ -388,7 +442,9 @@ mod tests {
         let continuation = Continuation { timestamp_offset: 0, sequence: 0 };
         for (source, text) in [
             (Source::Pipeline("nonsense ! x".into()), "nonsense"),
-            (Source::Pipeline("fakesrc ! fakesink".into()), "exactly one open end"),
+            (Source::Pipeline("fakesrc ! fakesink".into()), "needs an open end"),
+            (Source::Pipeline("tee name=t ! fakesink t. ! identity".into()), "cannot tell what it gives"),
+            (Source::Pipeline("fakesrc ! identity fakesrc ! identity".into()), "and only one"),
             (Source::Test(Some("nonsense".into())), "no pattern 'nonsense'"),
             (Source::V4l2("/dev/none".into()), "/dev/none cannot be opened"),
         ] {
