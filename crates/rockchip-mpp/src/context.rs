@@ -164,6 +164,8 @@ pub(crate) struct Handle {
     pub mpp: Mpp,
     pub api: Api,
     pub ctx: MppCtx,
+    /// Only then there is something to reset.
+    pub initialised: bool,
 }
 
 // SAFETY: the library guards its contexts with locks of its own; all functions may be called from any thread.
@@ -194,8 +196,10 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Release 1.0.0 crashes when a decoder is destroyed after the end of a stream without a reset.
-        let _ = self.reset();
+        if self.initialised {
+            // Release 1.0.0 crashes when a decoder is destroyed after the end of a stream without a reset.
+            let _ = self.reset();
+        }
         // SAFETY: the handle is destroyed once, here.
         unsafe { (self.mpp.symbols().mpp_destroy)(self.ctx) };
     }
@@ -226,7 +230,7 @@ impl Context {
                 // SAFETY: just made, and not used by anybody else.
                 unsafe { (mpp.symbols().mpp_destroy)(ctx) };
             })?;
-        Ok(Self { handle: Handle { mpp, api, ctx }, input: Timeout::Blocking })
+        Ok(Self { handle: Handle { mpp, api, ctx, initialised: false }, input: Timeout::Blocking })
     }
 
     /// How long input waits. It decides the encoder's [`InputMode`].
@@ -254,18 +258,20 @@ impl Context {
         unsafe { self.handle.control(call, command, (&raw mut value).cast()) }
     }
 
-    fn init(&self, direction: Direction, coding: Coding) -> Result<(), Error> {
+    fn init(&mut self, direction: Direction, coding: Coding) -> Result<(), Error> {
         // SAFETY: the context is alive and not initialised: both users of this consume it.
         check("mpp_init", unsafe {
             (self.handle.mpp.symbols().mpp_init)(self.handle.ctx, direction.raw(), coding.raw())
-        })
+        })?;
+        self.handle.initialised = true;
+        Ok(())
     }
 
     /// Initialises it as an encoder. This is where missing hardware or permission shows.
     ///
     /// # Errors
     /// If the library fails.
-    pub fn into_encoder(self, coding: Coding) -> Result<Encoder, Error> {
+    pub fn into_encoder(mut self, coding: Coding) -> Result<Encoder, Error> {
         self.init(Direction::Encode, coding)?;
         let mode =
             if self.input == Timeout::Blocking { InputMode::Synchronous } else { InputMode::Asynchronous };

@@ -1,0 +1,758 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Behaviour of the encoder element.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_video::prelude::*;
+use gst_video::subclass::prelude::*;
+use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoInfo};
+use rockchip_mpp::{Context, Encoder, EncoderConfig, Frame, Group, InputMode, Mpp, SeiMode, Timeout};
+
+use super::codec::{self, CODECS, Choice};
+use super::config::{self, Live};
+use super::flow::{Flow, HANG, Output, lock};
+use super::input::{self, InputError};
+use super::layout::{self, Format, Layout};
+use super::settings::{self, Settings};
+use super::targets::{EVENT, Targets, Wish};
+use super::{HeaderMode, Rotation, bitstream};
+use crate::device::{self, Missing};
+
+pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("rkmppenc", gst::DebugColorFlags::empty(), Some("Rockchip MPP encoder"))
+});
+
+/// How long the library waits for a packet, ms. Under 20, old releases spin.
+const OUTPUT_TIMEOUT: Timeout = Timeout::Millis(100);
+/// A failed encoder is opened again so many times.
+const MAX_RESTARTS: u64 = 3;
+
+/// An encoder with its configuration. Used by the streaming thread only.
+struct Session {
+    mpp: Mpp,
+    encoder: Arc<Encoder>,
+    config: EncoderConfig,
+    group: Option<Group>,
+    info: VideoInfo,
+    format: &'static Format,
+    choice: Choice,
+    /// As the encoder knows it.
+    layout: Layout,
+    live: Live,
+    want_keyframe: bool,
+    warned_copy: bool,
+    warned_regions: bool,
+}
+
+/// The behaviour of the element.
+#[derive(Default)]
+pub struct RkMppEnc {
+    settings: Mutex<Settings>,
+    /// Properties or wishes changed.
+    changed: AtomicBool,
+    targets: Mutex<Targets>,
+    /// Time of the last frame that was not left out for `max-framerate`.
+    last_taken: Mutex<Option<gst::ClockTime>>,
+    mpp: Mutex<Option<Mpp>>,
+    session: Mutex<Option<Session>>,
+    flow: Arc<Flow>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for RkMppEnc {
+    const NAME: &'static str = "GstRkMppEnc";
+    type Type = super::RkMppEnc;
+    type ParentType = gst_video::VideoEncoder;
+    type Interfaces = (gst::Preset,);
+}
+
+impl ObjectImpl for RkMppEnc {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::properties()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        lock(&self.settings).set(pspec.name(), value);
+        self.changed.store(true, Ordering::Release);
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() == "stats" {
+            return lock(&self.flow.stats).structure(self.flow.pending()).to_value();
+        }
+        let settings = lock(&self.settings).clone();
+        settings.get(pspec.name()).unwrap_or_else(|| pspec.default_value().clone())
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        let weak = obj.downgrade();
+        let kinds = gst::PadProbeType::BUFFER;
+        obj.sink_pad().add_probe(kinds, move |_, info| match (weak.upgrade(), info.buffer()) {
+            (Some(obj), Some(buffer)) => obj.imp().admit(buffer),
+            _ => gst::PadProbeReturn::Ok,
+        });
+    }
+}
+
+impl GstObjectImpl for RkMppEnc {}
+impl PresetImpl for RkMppEnc {}
+
+impl ElementImpl for RkMppEnc {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Rockchip MPP encoder",
+                "Codec/Encoder/Video/Image/Hardware",
+                "Encodes H.264, H.265, VP8 and JPEG with the hardware of Rockchip SoCs",
+                "The gst-livekit-boards developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            [
+                ("sink", gst::PadDirection::Sink, codec::sink_caps()),
+                ("src", gst::PadDirection::Src, codec::src_caps()),
+            ]
+            .into_iter()
+            .filter_map(|(name, direction, caps)| {
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
+            })
+            .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            // Here and not in `open`, whose failure the base class reports once more.
+            gst::StateChange::NullToReady => self.open_library()?,
+            // Before the pads wait for their threads.
+            gst::StateChange::PausedToReady => self.flow.stop(),
+            _ => {}
+        }
+        let success = self.parent_change_state(transition)?;
+        if transition == gst::StateChange::ReadyToNull {
+            *lock(&self.mpp) = None;
+        }
+        Ok(success)
+    }
+}
+
+impl VideoEncoderImpl for RkMppEnc {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        self.flow.start();
+        *lock(&self.targets) = Targets::default();
+        *lock(&self.last_taken) = None;
+        let weak = self.obj().downgrade();
+        let flow = self.flow.clone();
+        let thread = std::thread::Builder::new()
+            .name("rkmppenc-output".into())
+            .spawn(move || flow.run(&weak))
+            .map_err(|error| gst::error_msg!(gst::CoreError::Thread, ("Cannot start a thread: {error}")))?;
+        *lock(&self.thread) = Some(thread);
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.flow.stop();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        let session = lock(&self.session).take();
+        drop(session);
+        self.flow.clear();
+        Ok(())
+    }
+
+    fn set_format(
+        &self,
+        state: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+    ) -> Result<(), gst::LoggableError> {
+        let old = lock(&self.session).take();
+        match self.configure(state, old) {
+            Ok(session) => {
+                *lock(&self.session) = Some(session);
+                Ok(())
+            }
+            Err(message) => {
+                let text = message.to_string();
+                self.post_error_message(message);
+                Err(gst::loggable_error!(CAT, "{text}"))
+            }
+        }
+    }
+
+    fn handle_frame(&self, frame: VideoCodecFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.flow.result()?;
+        let Some(mut session) = lock(&self.session).take() else {
+            return Err(gst::FlowError::NotNegotiated);
+        };
+        if let Some(reason) = self.flow.failure() {
+            self.restart(&mut session, reason)?;
+        }
+        let result = self.encode(&mut session, frame);
+        *lock(&self.session) = Some(session);
+        result
+    }
+
+    fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        // The event's handler has waited already.
+        self.flow.result()?;
+        if let Some(reason) = self.flow.failure() {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::Failed,
+                ("The hardware encoder failed at the end of the stream: {reason}")
+            );
+            return Err(gst::FlowError::Error);
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn flush(&self) -> bool {
+        self.flow.discard();
+        if let Some(session) = lock(&self.session).as_mut() {
+            session.want_keyframe = true;
+        }
+        true
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::FlushStart(_) => self.flow.set_flushing(true),
+            gst::EventView::FlushStop(_) => {
+                self.flow.set_flushing(false);
+                *lock(&self.last_taken) = None;
+            }
+            // What was put before them has to come out before them. The stream lock is not held here.
+            gst::EventView::Eos(_) | gst::EventView::Caps(_) | gst::EventView::SegmentDone(_) => {
+                self.flow.drain()
+            }
+            _ => {}
+        }
+        self.parent_sink_event(event)
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        let structure = event.structure().filter(|structure| structure.name() == EVENT);
+        let Some(structure) = structure.filter(|_| event.type_() == gst::EventType::CustomUpstream) else {
+            return self.parent_src_event(event);
+        };
+        let update = lock(&self.targets).update(structure);
+        match update {
+            Ok(()) => {
+                gst::debug!(CAT, imp = self, "wish from downstream: {structure}");
+                self.changed.store(true, Ordering::Release);
+            }
+            Err(error) => gst::warning!(CAT, imp = self, "{EVENT} is of no use: {error}"),
+        }
+        true
+    }
+
+    fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        self.parent_propose_allocation(query)
+    }
+}
+
+impl RkMppEnc {
+    fn wish(&self) -> Wish {
+        lock(&self.targets).wish()
+    }
+
+    /// In front of the base class: keeps the limit of frames in flight, and leaves out what nobody needs.
+    fn admit(&self, buffer: &gst::Buffer) -> gst::PadProbeReturn {
+        let wish = self.wish();
+        if !wish.active || self.is_too_soon(&wish, buffer.pts()) {
+            lock(&self.flow.stats).skipped += 1;
+            // And not `Drop`, with which the binding and GStreamer both free the buffer.
+            return gst::PadProbeReturn::Handled;
+        }
+        let limit = {
+            let settings = lock(&self.settings);
+            if settings.low_latency { 1 } else { settings.max_pending as usize }
+        };
+        self.flow.admit(limit);
+        gst::PadProbeReturn::Ok
+    }
+
+    /// Whether a frame comes sooner than `max-framerate` wants, by more than the jitter of cameras.
+    fn is_too_soon(&self, wish: &Wish, pts: Option<gst::ClockTime>) -> bool {
+        let (Some(rate), Some(pts)) = (wish.max_framerate, pts) else { return false };
+        let interval = gst::ClockTime::SECOND.mul_div_floor(rate.denom() as u64, rate.numer() as u64);
+        let mut last = lock(&self.last_taken);
+        let soon =
+            last.zip(interval).is_some_and(|(last, interval)| pts >= last && pts - last < interval * 3 / 4);
+        if !soon {
+            *last = Some(pts);
+        }
+        soon
+    }
+
+    /// NULL to READY: is there a library, and hardware that it may use?
+    fn open_library(&self) -> Result<(), gst::StateChangeError> {
+        let path = lock(&self.settings).library_path.clone();
+        let opened = Mpp::load(path.as_ref().map(AsRef::as_ref)).map_err(Into::into).and_then(|mpp| {
+            // A codec may be missing, but not all of them.
+            let mut first = None;
+            for codec in CODECS {
+                match Context::new(mpp).and_then(|context| context.into_encoder(codec.coding())) {
+                    Ok(_) => return Ok(mpp),
+                    Err(error) => first = first.or(Some(error)),
+                }
+            }
+            Err(first.unwrap_or(rockchip_mpp::Error::Nothing { call: "mpp_init" }))
+        });
+        match opened {
+            Ok(mpp) => {
+                gst::info!(CAT, imp = self, "using {}", mpp.name().display());
+                *lock(&self.mpp) = Some(mpp);
+                Ok(())
+            }
+            Err(error) => {
+                let explanation = device::explain(&error);
+                let text = explanation.text;
+                match explanation.missing {
+                    Missing::Library => gst::element_imp_error!(self, gst::LibraryError::Init, ("{text}")),
+                    Missing::Device => {
+                        gst::element_imp_error!(self, gst::ResourceError::NotFound, ("{text}"))
+                    }
+                    Missing::Permission => {
+                        gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ("{text}"));
+                    }
+                    Missing::Unknown => gst::element_imp_error!(self, gst::ResourceError::Failed, ("{text}")),
+                }
+                Err(gst::StateChangeError)
+            }
+        }
+    }
+
+    fn open_encoder(
+        mpp: Mpp,
+        settings: &Settings,
+        choice: &Choice,
+    ) -> Result<(Arc<Encoder>, EncoderConfig), rockchip_mpp::Error> {
+        // The input time-out decides whether the library works on several frames at once.
+        let parallel = settings.max_pending > 1 && !settings.low_latency && choice.codec.parallel();
+        let input = if parallel { Timeout::NonBlocking } else { Timeout::Blocking };
+        let encoder = Context::new(mpp)?
+            .with_input_timeout(input)?
+            .with_output_timeout(OUTPUT_TIMEOUT)?
+            .into_encoder(choice.codec.coding())?;
+        let mut config = encoder.config()?;
+        // Only now: a change on a running encoder aborts some releases.
+        if settings.temporal_layers > 1 {
+            config.set_temporal_layers(settings.temporal_layers)?;
+        }
+        Ok((Arc::new(encoder), config))
+    }
+
+    /// Sets everything that follows from the format and the properties.
+    fn set_up(
+        &self,
+        session: &mut Session,
+        settings: &Settings,
+        level: Option<super::level::Level>,
+    ) -> Result<(), rockchip_mpp::Error> {
+        let Session { config, choice, live, info, format, layout, .. } = session;
+        config::configure(config, settings, choice, level, live, info)?;
+        config::set_layout(config, format, layout)?;
+        if let Some(extra) = &settings.extra_config {
+            for refused in config::set_extra(config, extra) {
+                gst::element_imp_warning!(
+                    self,
+                    gst::LibraryError::Settings,
+                    ("extra-config: {refused}. Names and ranges of keys depend on the release of MPP")
+                );
+            }
+        }
+        session.encoder.apply(&session.config)?;
+        lock(&self.flow.stats).bitrate = session.live.rates.target;
+        if settings.bitrate > 0 && settings.bitrate < settings::MIN_BITRATE {
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Settings,
+                (
+                    "bitrate={} bit/s is out of range ({} to {}): using {}",
+                    settings.bitrate,
+                    settings::MIN_BITRATE,
+                    settings::MAX_BITRATE,
+                    session.live.rates.target
+                )
+            );
+        }
+        for key in session.config.unsupported() {
+            gst::info!(CAT, imp = self, "this release of MPP does not know {}", key.to_string_lossy());
+        }
+        if session.choice.codec != codec::Codec::Jpeg {
+            let mode = match settings.header_mode {
+                HeaderMode::EachIdr => rockchip_mpp::HeaderMode::EachIdr,
+                HeaderMode::FirstFrame => rockchip_mpp::HeaderMode::First,
+            };
+            let encoder = &session.encoder;
+            // Not all codecs have either.
+            for result in [encoder.set_sei_mode(SeiMode::Disabled), encoder.set_header_mode(mode)] {
+                if let Err(error) = result {
+                    gst::debug!(CAT, imp = self, "{error}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A new format: the same encoder if the codec stays, set up anew, without a restart.
+    fn configure(
+        &self,
+        state: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+        old: Option<Session>,
+    ) -> Result<Session, gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        self.changed.store(false, Ordering::Release);
+        let info = state.info().clone();
+        let format = layout::find(info.format()).ok_or_else(|| {
+            gst::error_msg!(gst::StreamError::Format, ("The encoder cannot read {}", info.format().to_str()))
+        })?;
+        let obj = self.obj();
+        let allowed = obj.src_pad().allowed_caps().unwrap_or_else(codec::src_caps);
+        let choice = codec::choose(&allowed).ok_or_else(|| {
+            gst::error_msg!(
+                gst::CoreError::Negotiation,
+                ("Downstream takes none of H.264, H.265, VP8, JPEG: {allowed}")
+            )
+        })?;
+        check_size(&info, format, &choice)?;
+
+        let mpp =
+            lock(&self.mpp).ok_or_else(|| gst::error_msg!(gst::CoreError::StateChange, ("not opened")))?;
+        let live = Live::new(&settings, &self.wish(), &info, choice.codec);
+        let level = config::level_of(&choice, &info, &live);
+        let layout = Layout::aligned(format, info.width() as usize, info.height() as usize);
+        let failed = |error: rockchip_mpp::Error| {
+            gst::error_msg!(
+                gst::LibraryError::Settings,
+                (
+                    "The encoder does not take {} {} {}x{}: {error}. Does this SoC have an encoder for it?",
+                    choice.codec.name(),
+                    format.gst.to_str(),
+                    info.width(),
+                    info.height()
+                )
+            )
+        };
+        let reusable = old.filter(|old| old.choice.codec == choice.codec && self.flow.failure().is_none());
+        let mut session = match reusable {
+            Some(old) => Session {
+                info: info.clone(),
+                format,
+                choice,
+                layout,
+                live,
+                want_keyframe: true,
+                warned_copy: false,
+                ..old
+            },
+            None => {
+                let (encoder, config) = Self::open_encoder(mpp, &settings, &choice).map_err(failed)?;
+                Session {
+                    mpp,
+                    encoder,
+                    config,
+                    group: None,
+                    info: info.clone(),
+                    format,
+                    choice,
+                    layout,
+                    live,
+                    want_keyframe: false,
+                    warned_copy: false,
+                    warned_regions: false,
+                }
+            }
+        };
+        self.set_up(&mut session, &settings, level).map_err(failed)?;
+        self.flow.set_encoder(Some(session.encoder.clone()));
+        self.flow.set_output(Output { codec: Some(choice.codec), length_prefixed: choice.length_prefixed });
+
+        let mut output = obj
+            .set_output_state(choice.caps(level), Some(state))
+            .map_err(|_| gst::error_msg!(gst::CoreError::Negotiation, ("Downstream refused the format")))?;
+        if choice.length_prefixed {
+            let sets = session.encoder.parameter_sets().map_err(failed)?;
+            let record = bitstream::codec_data(choice.codec, &sets).ok_or_else(|| {
+                gst::error_msg!(
+                    gst::StreamError::Encode,
+                    ("The library gave no parameter sets for codec_data")
+                )
+            })?;
+            output.set_codec_data(&gst::Buffer::from_mut_slice(record));
+        }
+        if matches!(settings.rotation, Rotation::Clockwise | Rotation::Counterclockwise) {
+            let turned = VideoInfo::builder(info.format(), info.height(), info.width())
+                .fps(info.fps())
+                .par(gst::Fraction::new(info.par().denom(), info.par().numer()))
+                .colorimetry(&info.colorimetry())
+                .build();
+            if let Ok(turned) = turned {
+                output.set_info(turned);
+            }
+        }
+        obj.negotiate(output)
+            .map_err(|_| gst::error_msg!(gst::CoreError::Negotiation, ("Downstream refused the format")))?;
+        let fps = config::frame_rate(&info);
+        let duration = gst::ClockTime::SECOND.mul_div_floor(fps.denom() as u64, fps.numer() as u64);
+        if let Some(duration) = duration {
+            let most =
+                if session.encoder.mode() == InputMode::Synchronous { 1 } else { settings.max_pending };
+            obj.set_latency(duration, duration * u64::from(most));
+        }
+        gst::info!(
+            CAT,
+            imp = self,
+            "encoding {:?} at {:?}, {:?}",
+            choice,
+            live.rates,
+            session.encoder.mode()
+        );
+        Ok(session)
+    }
+
+    /// A failed encoder is closed and opened again, a few times.
+    fn restart(&self, session: &mut Session, reason: &'static str) -> Result<(), gst::FlowError> {
+        let restarts = {
+            let mut stats = lock(&self.flow.stats);
+            stats.restarts += 1;
+            stats.restarts
+        };
+        let obj = self.obj();
+        for number in self.flow.abandon() {
+            if let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) {
+                let _ = obj.finish_frame(frame);
+            }
+        }
+        if restarts > MAX_RESTARTS {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::Failed,
+                ("The hardware encoder failed ({reason}), also after {MAX_RESTARTS} restarts; the kernel's log (dmesg) may tell why")
+            );
+            return Err(gst::FlowError::Error);
+        }
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Failed,
+            ("The hardware encoder failed ({reason}); restarting it ({restarts} of {MAX_RESTARTS})")
+        );
+        let settings = lock(&self.settings).clone();
+        let level = config::level_of(&session.choice, &session.info, &session.live);
+        let reopened =
+            Self::open_encoder(session.mpp, &settings, &session.choice).and_then(|(encoder, config)| {
+                session.encoder = encoder;
+                session.config = config;
+                self.set_up(session, &settings, level)
+            });
+        if let Err(error) = reopened {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::Failed,
+                ("The hardware encoder failed ({reason}) and cannot be opened again: {error}")
+            );
+            return Err(gst::FlowError::Error);
+        }
+        self.flow.set_encoder(Some(session.encoder.clone()));
+        Ok(())
+    }
+
+    /// Properties and wishes that may change while frames are in flight.
+    fn apply_changes(&self, session: &mut Session) {
+        if !self.changed.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let settings = lock(&self.settings).clone();
+        let live = Live::new(&settings, &self.wish(), &session.info, session.choice.codec);
+        if live == session.live {
+            return;
+        }
+        let applied = live
+            .apply(&mut session.config, session.choice.codec)
+            .and_then(|()| session.encoder.apply(&session.config));
+        match applied {
+            Ok(()) => {
+                gst::debug!(CAT, imp = self, "now {live:?}");
+                session.live = live;
+                lock(&self.flow.stats).bitrate = live.rates.target;
+            }
+            Err(error) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::LibraryError::Settings,
+                    ("The encoder refused a change and stays as it is: {error}")
+                );
+                let _ = session.live.apply(&mut session.config, session.choice.codec);
+            }
+        }
+    }
+
+    /// Lets the encoder run empty.
+    fn run_empty(&self, session: &Session) {
+        let begin = Instant::now();
+        while session.encoder.in_flight() > 0 && begin.elapsed() < HANG {
+            self.flow.collect(&session.encoder);
+        }
+    }
+
+    fn encode(
+        &self,
+        session: &mut Session,
+        frame: VideoCodecFrame,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.apply_changes(session);
+        let Some(buffer) = frame.input_buffer_owned() else { return Err(gst::FlowError::Error) };
+        let prepared = input::prepare(
+            session.mpp,
+            session.format,
+            &session.info,
+            &buffer,
+            |size| self.flow.spare(size),
+            &mut session.group,
+        );
+        let input = match prepared {
+            Ok(input) => input,
+            Err(error @ InputError::Unreadable { .. }) => {
+                lock(&self.flow.stats).skipped += 1;
+                gst::element_imp_warning!(self, gst::StreamError::Format, ("Dropped a frame: {error}"));
+                return self.obj().finish_frame(frame);
+            }
+            Err(error) => {
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::NoSpaceLeft,
+                    ("{error}. Frames that are no dma-bufs are copied to memory of /dev/dma_heap or /dev/dri")
+                );
+                return Err(gst::FlowError::Error);
+            }
+        };
+        {
+            let mut stats = lock(&self.flow.stats);
+            match input.source {
+                input::Source::Pooled => stats.copied += 1,
+                input::Source::Imported { .. } => stats.imported += 1,
+            }
+            stats.copy_reason = input.copy_reason.or(stats.copy_reason);
+        }
+        if let Some(reason) = input.copy_reason.filter(|_| !session.warned_copy) {
+            session.warned_copy = true;
+            gst::warning!(CAT, imp = self, "dma-bufs are copied, because of this one {reason}");
+        }
+        if (input.layout.hor_stride, input.layout.ver_stride)
+            != (session.layout.hor_stride, session.layout.ver_stride)
+        {
+            self.run_empty(session);
+            config::set_layout(&mut session.config, session.format, &input.layout)
+                .and_then(|()| session.encoder.apply(&session.config))
+                .map_err(|error| self.failed("The encoder does not take the frame's strides", &error))?;
+            session.layout = input.layout;
+        }
+
+        let mut picture =
+            Frame::new(session.mpp).map_err(|error| self.failed("No memory for a frame", &error))?;
+        picture.set_size(
+            session.info.width(),
+            session.info.height(),
+            input.layout.hor_stride as u32,
+            input.layout.ver_stride as u32,
+        );
+        picture.set_format(session.format.mpp);
+        picture.set_colour(config::colour(&session.info));
+        picture.set_buffer(input.buffer);
+        let regions = input::regions(&buffer, &session.info);
+        if !regions.is_empty()
+            && let Err(error) = picture.set_regions(&regions)
+            && !session.warned_regions
+        {
+            session.warned_regions = true;
+            gst::warning!(CAT, imp = self, "regions of interest are ignored: {error}");
+        }
+
+        if frame.flags().contains(VideoCodecFrameFlags::FORCE_KEYFRAME) || session.want_keyframe {
+            // With others in flight, one of those could become the keyframe.
+            self.run_empty(session);
+            if let Err(error) = session.encoder.request_idr() {
+                gst::warning!(CAT, imp = self, "a keyframe was refused: {error}");
+            }
+            session.want_keyframe = false;
+        }
+
+        let token = self.flow.add(frame.system_frame_number(), input.source);
+        picture.set_pts(token as i64);
+        // The base class keeps the frame until its packet comes.
+        drop(frame);
+        let begin = Instant::now();
+        while let Err(mut refused) = session.encoder.put(picture, token) {
+            if !refused.is_full() || begin.elapsed() > HANG {
+                if let Some(buffer) = refused.frame.take_buffer() {
+                    self.flow.put_back(buffer);
+                }
+                self.flow.remove(token);
+                gst::element_imp_error!(
+                    self,
+                    gst::StreamError::Encode,
+                    ("The encoder does not take a frame: {}", refused.code)
+                );
+                return Err(gst::FlowError::Error);
+            }
+            picture = refused.frame;
+            self.flow.collect(&session.encoder);
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn failed(&self, what: &str, error: &rockchip_mpp::Error) -> gst::FlowError {
+        gst::element_imp_error!(self, gst::LibraryError::Failed, ("{what}: {error}"));
+        gst::FlowError::Error
+    }
+}
+
+/// Refuses sizes that the hardware would make garbage of.
+fn check_size(info: &VideoInfo, format: &Format, choice: &Choice) -> Result<(), gst::ErrorMessage> {
+    let (width, height) = (info.width(), info.height());
+    let (least_width, least_height) = choice.codec.least_size();
+    if width < least_width || height < least_height {
+        return Err(gst::error_msg!(
+            gst::StreamError::Format,
+            (
+                "{width}x{height} is too small: {} needs at least {least_width}x{least_height}. Put videoscale in front",
+                choice.codec.name()
+            )
+        ));
+    }
+    if width % 2 != 0 || height % 2 != 0 {
+        return Err(gst::error_msg!(
+            gst::StreamError::Format,
+            ("{width}x{height}: width and height must be even. Put videoscale or videocrop in front")
+        ));
+    }
+    if choice.codec == codec::Codec::Jpeg && !format.jpeg {
+        return Err(gst::error_msg!(
+            gst::StreamError::Format,
+            ("JPEG cannot be made of {}. Put videoconvert in front", format.gst.to_str())
+        ));
+    }
+    Ok(())
+}

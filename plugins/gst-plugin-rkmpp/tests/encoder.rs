@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `rkmppenc` over the simulated library, through the ordinary way of loading.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // Helpers outside of test functions.
+
+mod common;
+
+use common::{Running, Simulator, enc, is_key, psnr, run, source};
+use gst::prelude::*;
+
+/// H.264 NAL unit types of a byte stream.
+fn h264_types(buffer: &gst::Buffer) -> Vec<u8> {
+    let map = buffer.map_readable().unwrap();
+    map.windows(4).filter(|w| w[..3] == [0, 0, 1]).map(|w| w[3] & 0x1f).collect()
+}
+
+/// Encodes and decodes; compares with what went in.
+fn round_trip(format: &str, caps: &str, decoder: &str, least: f64) {
+    let (width, height) = (320, 240);
+    let out = "videoconvert ! video/x-raw,format=I420 ! fakesink name=out sync=false";
+    let source = source(12, format, width, height);
+    let coded = run(&format!("{source} ! {} ! {caps} ! {decoder} ! {out}", enc("bitrate=4000000")));
+    assert!(coded.errors.is_empty(), "{format} {caps}: {:?}", coded.errors);
+    let plain = run(&format!("{source} ! {out}"));
+    assert_eq!(coded.buffers.len(), 12, "{format} {caps}");
+    for (index, (coded, plain)) in coded.buffers.iter().zip(&plain.buffers).enumerate() {
+        let psnr = psnr(coded, plain, (width * height) as usize);
+        assert!(psnr > least, "{format} {caps}: frame {index} has {psnr:.1} dB");
+        assert_eq!(coded.pts(), plain.pts(), "{format} {caps}");
+    }
+}
+
+#[test]
+fn all_codecs_show_the_picture() {
+    let simulator = Simulator::new("");
+    for (caps, decoder) in [
+        ("video/x-h264", "h264parse ! avdec_h264"),
+        ("video/x-h264,stream-format=avc", "h264parse ! avdec_h264"),
+        ("video/x-h264,profile=constrained-baseline", "h264parse ! avdec_h264"),
+        ("video/x-h265", "h265parse ! avdec_h265"),
+        ("video/x-h265,stream-format=hvc1", "h265parse ! avdec_h265"),
+        ("video/x-vp8", "vp8dec"),
+        ("image/jpeg", "jpegdec"),
+    ] {
+        round_trip("NV12", caps, decoder, 30.0);
+    }
+    simulator.assert_clean();
+}
+
+#[test]
+fn all_formats_show_the_picture() {
+    let simulator = Simulator::new("");
+    for format in [
+        "I420", "NV21", "NV16", "NV61", "Y42B", "YUY2", "UYVY", "YVYU", "VYUY", "GRAY8", "NV24", "Y444",
+        "BGRA", "RGBA", "ARGB", "ABGR", "RGB", "BGR",
+    ] {
+        round_trip(format, "video/x-h264", "h264parse ! avdec_h264", 28.0);
+    }
+    for format in ["I420", "YUY2", "UYVY", "BGRA"] {
+        round_trip(format, "image/jpeg", "jpegdec", 28.0);
+    }
+    simulator.assert_clean();
+}
+
+#[test]
+fn every_keyframe_has_its_headers_and_frames_keep_their_times() {
+    for release in ["1.0.0", "1.0.4", "1.0.8", "1.0.9", "1.0.10", "1.0.11"] {
+        let simulator = Simulator::new(&format!("release={release}"));
+        let made = run(&format!(
+            "{} ! {} ! fakesink name=out sync=false",
+            source(25, "NV12", 320, 240),
+            enc("gop-size=10")
+        ));
+        assert!(made.errors.is_empty(), "{release}: {:?}", made.errors);
+        assert_eq!(made.buffers.len(), 25, "{release}");
+        for (index, buffer) in made.buffers.iter().enumerate() {
+            let types = h264_types(buffer);
+            assert_eq!(is_key(buffer), index % 10 == 0, "{release}: frame {index}");
+            assert_eq!(types.contains(&7) && types.contains(&8), index % 10 == 0, "{release}: frame {index}");
+            assert_eq!(buffer.pts().unwrap().mseconds(), (index as u64 * 1000) / 30, "{release}");
+            assert_eq!(buffer.dts(), buffer.pts());
+        }
+        let caps = made.caps.last().unwrap().structure(0).unwrap();
+        assert_eq!(caps.get::<&str>("stream-format"), Ok("byte-stream"));
+        assert_eq!(caps.get::<&str>("alignment"), Ok("au"));
+        assert_eq!(caps.get::<&str>("profile"), Ok("high"));
+        simulator.assert_clean();
+    }
+}
+
+#[test]
+fn frames_are_coded_two_at_a_time() {
+    let simulator = Simulator::new("latency-us=20000,codec=instant");
+    let time = |properties: &str| {
+        let running = Running::new(&format!(
+            "{} ! {} ! fakesink name=out sync=false",
+            source(30, "NV12", 320, 240),
+            enc(properties)
+        ));
+        let begin = std::time::Instant::now();
+        running.play();
+        running.wait_for(30);
+        let elapsed = begin.elapsed().as_secs_f64();
+        let most: u64 = running.stats().get("most-pending").unwrap();
+        assert_eq!(running.finish().buffers.len(), 30);
+        (elapsed, most)
+    };
+    let (parallel, most) = time("max-pending=4");
+    assert_eq!(most, 4);
+    let (serial, most) = time("low-latency=true");
+    assert_eq!(most, 1);
+    // Two cores: ideally half the time; four times the permitted shortfall of 5 %.
+    assert!(parallel < serial / 1.6, "{parallel} s and {serial} s");
+    simulator.assert_clean();
+}
+
+#[test]
+fn a_forced_keyframe_is_the_frame_that_was_asked_for() {
+    let simulator = Simulator::new("latency-us=3000");
+    let running = Running::new(&format!(
+        "{} ! {} ! fakesink name=out sync=false",
+        source(40, "NV12", 320, 240),
+        enc("gop-size=1000")
+    ));
+    // With the frame number 17, which then is the one.
+    let pad = running.element("enc").static_pad("sink").unwrap();
+    let source = running.element("enc").static_pad("src").unwrap();
+    let mut count = 0;
+    let forced = std::sync::Mutex::new(move || {
+        count += 1;
+        count == 18
+    });
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        if forced.lock().unwrap()() {
+            let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+            assert!(source.send_event(event));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    running.play();
+    let made = running.finish();
+    let keys: Vec<_> = made
+        .buffers
+        .iter()
+        .enumerate()
+        .filter(|(_, buffer)| is_key(buffer))
+        .map(|(index, _)| index)
+        .collect();
+    assert_eq!((made.buffers.len(), keys), (40, vec![0, 17]));
+    simulator.assert_clean();
+}
+
+fn target(bitrate: u32, active: bool) -> gst::Event {
+    gst::event::CustomUpstream::new(
+        gst::Structure::builder("GstTargetBitrate")
+            .field("bitrate", bitrate)
+            .field("active", active)
+            .field("source", "test")
+            .build(),
+    )
+}
+
+#[test]
+fn downstream_lowers_the_bitrate_and_pauses() {
+    let simulator = Simulator::new("");
+    let running = Running::new(&format!(
+        "videotestsrc is-live=true pattern=snow ! video/x-raw,format=NV12,width=320,height=240,framerate=60/1 ! {} \
+         ! fakesink name=out sync=false",
+        enc("bitrate=3000000")
+    ));
+    running.play();
+    running.wait_for(20);
+    let enc = running.element("enc");
+    let bitrate = || running.stats().get::<u32>("bitrate").unwrap();
+    assert_eq!(bitrate(), 3_000_000);
+    let source = enc.static_pad("src").unwrap();
+
+    assert!(source.send_event(target(400_000, true)));
+    running.wait_for(running.buffers() + 10);
+    assert_eq!(bitrate(), 400_000);
+    // A wish cannot raise it over the property.
+    assert!(source.send_event(target(9_000_000, true)));
+    running.wait_for(running.buffers() + 10);
+    assert_eq!(bitrate(), 3_000_000);
+    enc.set_property("bitrate", 1_000_000_u32);
+    running.wait_for(running.buffers() + 10);
+    assert_eq!(bitrate(), 1_000_000);
+
+    assert!(source.send_event(target(400_000, false)));
+    let begin = std::time::Instant::now();
+    while running.stats().get::<u64>("frames-skipped").unwrap() < 10 {
+        assert!(begin.elapsed().as_secs() < 10);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let paused = running.buffers();
+    assert!(source.send_event(target(400_000, true)));
+    running.wait_for(paused + 10);
+    running.pipeline.send_event(gst::event::Eos::new());
+    let made = running.finish();
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{made:?}");
+    simulator.assert_clean();
+}
+
+#[test]
+fn size_and_format_change_without_a_lost_frame() {
+    let simulator = Simulator::new("latency-us=2000");
+    let made = run(&format!(
+        "concat name=c ! {} ! fakesink name=out sync=false  {} ! c.  {} ! c.  {} ! c.",
+        enc(""),
+        source(10, "NV12", 320, 240),
+        source(10, "NV12", 640, 480),
+        source(10, "I420", 320, 240)
+    ));
+    assert!(made.errors.is_empty(), "{:?}", made.errors);
+    assert_eq!(made.buffers.len(), 30);
+    let keys: Vec<_> =
+        made.buffers.iter().map(is_key).enumerate().filter(|key| key.1).map(|key| key.0).collect();
+    assert_eq!(keys, [0, 10, 20]);
+    assert_eq!(made.caps.len(), 3);
+    assert_eq!(made.caps[1].structure(0).unwrap().get::<i32>("width"), Ok(640));
+    // One encoder did it all (besides the one that looked for hardware).
+    simulator.assert_clean();
+}
+
+#[test]
+fn a_seek_flushes_and_goes_on_with_a_keyframe() {
+    let simulator = Simulator::new("latency-us=5000");
+    let running = Running::new(&format!(
+        "videotestsrc num-buffers=2000 ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
+         ! fakesink name=out sync=false",
+        enc("gop-size=100000")
+    ));
+    running.play();
+    for _ in 0..5 {
+        let before = running.buffers();
+        running.wait_for(before + 10);
+        let sent = running.pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::from_seconds(2));
+        assert!(sent.is_ok());
+    }
+    running.wait_for(running.buffers() + 10);
+    running.pipeline.send_event(gst::event::Eos::new());
+    let made = running.finish();
+    assert!(made.errors.is_empty(), "{:?}", made.errors);
+    // After each jump back the first frame is a keyframe.
+    let mut jumps = 0;
+    for pair in made.buffers.windows(2) {
+        if pair[1].pts() < pair[0].pts() {
+            jumps += 1;
+            assert!(is_key(&pair[1]), "{:?} after {:?}", pair[1].pts(), pair[0].pts());
+        }
+    }
+    assert!(jumps >= 3, "{jumps}");
+    simulator.assert_clean();
+}
+
+#[test]
+fn starting_and_stopping_leaves_nothing_behind() {
+    let simulator = Simulator::new("codec=instant");
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let cycle = || {
+        let running = Running::new(&format!(
+            "{} ! {} ! fakesink name=out sync=false",
+            source(20, "NV12", 320, 240),
+            enc("")
+        ));
+        running.play();
+        running.wait_for(3);
+        // In the middle, with frames in flight.
+        running.pipeline.set_state(gst::State::Null).unwrap();
+    };
+    cycle();
+    let (fds, threads) = (count("fd"), count("task"));
+    let cycles = std::env::var("RKMPP_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    for _ in 0..cycles {
+        cycle();
+    }
+    // GStreamer's pool of threads comes and goes.
+    assert!(count("fd") <= fds + 4, "{fds} then {} descriptors", count("fd"));
+    assert!(count("task") <= threads + 4, "{threads} then {} threads", count("task"));
+    simulator.assert_clean();
+}
+
+#[test]
+fn a_broken_encoder_is_restarted_and_then_given_up() {
+    let simulator = Simulator::new("hw-error-at=5,hw-error-count=8");
+    let made = run(&format!("{} ! {} ! fakesink name=out sync=false", source(60, "NV12", 320, 240), enc("")));
+    // Counting begins anew with each context, so it fails again each time.
+    assert_eq!(made.errors.len(), 1, "{made:?}");
+    assert!(made.errors[0].contains("after 3 restarts"), "{:?}", made.errors);
+    assert_eq!(made.warnings.len(), 3, "{:?}", made.warnings);
+    drop(simulator);
+
+    // Few empty packets are the rate control's.
+    let simulator = Simulator::new("empty-at=5,empty-count=3");
+    let made = run(&format!("{} ! {} ! fakesink name=out sync=false", source(30, "NV12", 320, 240), enc("")));
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{made:?}");
+    assert_eq!(made.buffers.len(), 27);
+    simulator.assert_clean();
+}
+
+#[test]
+fn a_full_queue_and_full_memory_are_no_panic() {
+    let simulator = Simulator::new("busy-input=7");
+    let made = run(&format!("{} ! {} ! fakesink name=out sync=false", source(20, "NV12", 320, 240), enc("")));
+    assert!(made.errors.is_empty(), "{:?}", made.errors);
+    assert_eq!(made.buffers.len(), 20);
+    simulator.assert_clean();
+    drop(simulator);
+
+    let simulator = Simulator::new("memory-limit=100000");
+    let made = run(&format!("{} ! {} ! fakesink name=out sync=false", source(20, "NV12", 320, 240), enc("")));
+    assert_eq!(made.errors.len(), 1, "{:?}", made.errors);
+    assert!(made.errors[0].contains("no memory for frames"), "{:?}", made.errors);
+    simulator.assert_clean();
+}
+
+#[test]
+fn what_is_missing_is_told_at_ready_once() {
+    let simulator = Simulator::new("init-error=-1");
+    let ready_error = |library: &str| {
+        let element =
+            gst::ElementFactory::make("rkmppenc").property("library-path", library).build().unwrap();
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        assert!(element.set_state(gst::State::Ready).is_err());
+        let mut errors = Vec::new();
+        while let Some(message) = bus.pop() {
+            if let gst::MessageView::Error(error) = message.view() {
+                errors.push(error.error().to_string());
+            }
+        }
+        element.set_state(gst::State::Null).unwrap();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors.remove(0)
+    };
+    let text = ready_error(common::simulator().to_str().unwrap());
+    assert!(text.contains("MPP found no video hardware") && text.contains("/dev/mpp_service"), "{text}");
+    let text = ready_error("/nonexistent/librockchip_mpp.so.1");
+    assert!(
+        text.contains("could not be loaded") && text.contains("/nonexistent/librockchip_mpp.so.1"),
+        "{text}"
+    );
+    let text = ready_error("libc.so.6");
+    assert!(text.contains("it lacks") && text.contains("mpp_create"), "{text}");
+    simulator.configure("init-error=0");
+    simulator.assert_clean();
+}
+
+#[test]
+fn sizes_and_codecs_that_cannot_be_are_told() {
+    let simulator = Simulator::new("without=9");
+    for (source, caps, text) in [
+        (source(3, "NV12", 321, 240), "video/x-h264", "must be even"),
+        (source(3, "NV12", 64, 48), "video/x-h264", "too small"),
+        (source(3, "NV12", 320, 240), "video/x-vp8", "Does this SoC have an encoder for it?"),
+        (source(3, "NV24", 320, 240), "image/jpeg", "JPEG cannot be made of NV24"),
+    ] {
+        let made = run(&format!("{source} ! {} ! {caps} ! fakesink name=out sync=false", enc("")));
+        assert!(made.errors.first().is_some_and(|error| error.contains(text)), "{caps}: {:?}", made.errors);
+        assert!(made.buffers.is_empty());
+    }
+    simulator.assert_clean();
+}
