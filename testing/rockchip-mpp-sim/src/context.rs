@@ -4,8 +4,10 @@
 
 use crate::abi::{Id, export, id, store};
 use crate::control::{leaked, log, misuse};
+use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::frame::FRAMES;
+use crate::jpeg_dec::JpegDecoder;
 use crate::options::options;
 use crate::registry::{Registry, lock};
 use crate::timing::Wait;
@@ -18,11 +20,14 @@ use std::sync::{Arc, Mutex};
 enum Engine {
     None,
     Encoder(Arc<Encoder>),
+    Decoder(Arc<Decoder>),
+    Jpeg(Arc<JpegDecoder>),
 }
 
 struct State {
     engine: Engine,
-    input: Wait,
+    /// Encoders wait when nothing was said, decoders don't.
+    input: Option<Wait>,
     output: Wait,
 }
 
@@ -88,7 +93,7 @@ fn with(ctx: MppCtx, what: &str, f: impl FnOnce(&Engine) -> i32) -> i32 {
 fn with_encoder(ctx: MppCtx, what: &str, f: impl FnOnce(&Encoder) -> i32) -> i32 {
     with(ctx, what, |engine| match engine {
         Engine::Encoder(encoder) => f(encoder),
-        Engine::None => MPP_ERR_INIT,
+        _ => wrong(what),
     })
 }
 
@@ -101,12 +106,20 @@ extern "C" fn decode(_ctx: MppCtx, _packet: MppPacket, _frame: *mut MppFrame) ->
     wrong("decode")
 }
 
-extern "C" fn decode_put_packet(ctx: MppCtx, _packet: MppPacket) -> MppRet {
-    with(ctx, "decode_put_packet", |_| wrong("decode_put_packet"))
+extern "C" fn decode_put_packet(ctx: MppCtx, packet: MppPacket) -> MppRet {
+    with(ctx, "decode_put_packet", |engine| match engine {
+        Engine::Decoder(decoder) => decoder.put(packet),
+        Engine::Jpeg(decoder) => decoder.put(packet),
+        _ => wrong("decode_put_packet"),
+    })
 }
 
-extern "C" fn decode_get_frame(ctx: MppCtx, _frame: *mut MppFrame) -> MppRet {
-    with(ctx, "decode_get_frame", |_| wrong("decode_get_frame"))
+extern "C" fn decode_get_frame(ctx: MppCtx, frame: *mut MppFrame) -> MppRet {
+    with(ctx, "decode_get_frame", |engine| match engine {
+        Engine::Decoder(decoder) => decoder.get(frame),
+        Engine::Jpeg(decoder) => decoder.get(frame),
+        _ => wrong("decode_get_frame"),
+    })
 }
 
 extern "C" fn encode(_ctx: MppCtx, _frame: MppFrame, _packet: *mut MppPacket) -> MppRet {
@@ -133,21 +146,31 @@ extern "C" fn isp_get_frame(_ctx: MppCtx, _frame: *mut MppFrame) -> MppRet {
     wrong("isp_get_frame")
 }
 
-extern "C" fn poll(ctx: MppCtx, _port: i32, _timeout: i32) -> MppRet {
-    with(ctx, "poll", |_| wrong("poll"))
+/// Only JPEG decoding goes through tasks here.
+fn with_tasks(ctx: MppCtx, what: &str, f: impl FnOnce(&JpegDecoder) -> i32) -> i32 {
+    with(ctx, what, |engine| match engine {
+        Engine::Jpeg(decoder) => f(decoder),
+        _ => wrong(what),
+    })
 }
 
-extern "C" fn dequeue(ctx: MppCtx, _port: i32, _task: *mut MppTask) -> MppRet {
-    with(ctx, "dequeue", |_| wrong("dequeue"))
+extern "C" fn poll(ctx: MppCtx, port: i32, timeout: i32) -> MppRet {
+    with_tasks(ctx, "poll", |d| d.poll(port, timeout))
 }
 
-extern "C" fn enqueue(ctx: MppCtx, _port: i32, _task: MppTask) -> MppRet {
-    with(ctx, "enqueue", |_| wrong("enqueue"))
+extern "C" fn dequeue(ctx: MppCtx, port: i32, task: *mut MppTask) -> MppRet {
+    with_tasks(ctx, "dequeue", |d| d.dequeue(port, task))
+}
+
+extern "C" fn enqueue(ctx: MppCtx, port: i32, task: MppTask) -> MppRet {
+    with_tasks(ctx, "enqueue", |d| d.enqueue(port, task))
 }
 
 extern "C" fn reset(ctx: MppCtx) -> MppRet {
     with(ctx, "reset", |engine| match engine {
         Engine::Encoder(encoder) => encoder.reset(),
+        Engine::Decoder(decoder) => decoder.reset(),
+        Engine::Jpeg(decoder) => decoder.reset(),
         Engine::None => MPP_ERR_INIT,
     })
 }
@@ -160,7 +183,11 @@ extern "C" fn control(ctx: MppCtx, command: i32, param: *mut c_void) -> MppRet {
         (Engine::None, MPP_SET_INPUT_TIMEOUT | MPP_SET_OUTPUT_TIMEOUT) => {
             let Some(wait) = Wait::read(param) else { return MPP_ERR_NULL_PTR };
             let mut state = lock(&context.0);
-            *(if command == MPP_SET_INPUT_TIMEOUT { &mut state.input } else { &mut state.output }) = wait;
+            if command == MPP_SET_INPUT_TIMEOUT {
+                state.input = Some(wait);
+            } else {
+                state.output = wait;
+            }
             MPP_OK
         }
         (Engine::None, _) => {
@@ -168,6 +195,8 @@ extern "C" fn control(ctx: MppCtx, command: i32, param: *mut c_void) -> MppRet {
             MPP_ERR_INIT
         }
         (Engine::Encoder(encoder), _) => encoder.control(command, param),
+        (Engine::Decoder(decoder), _) => decoder.control(command, param),
+        (Engine::Jpeg(decoder), _) => decoder.control(command, param),
     }
 }
 
@@ -182,9 +211,15 @@ fn init(context: &Context, side: i32, coding: i32) -> i32 {
         log(format_args!("mpp_init: no hardware for side {side}, coding {coding:#x}"));
         return if options.init_error != 0 { options.init_error } else { MPP_NOK };
     }
-    let engine = match side {
-        MPP_CTX_ENC => Encoder::start(coding, state.input, state.output).map(Engine::Encoder),
-        _ => None,
+    let output = state.output;
+    let engine = match (side, coding) {
+        (MPP_CTX_ENC, _) => {
+            Encoder::start(coding, state.input.unwrap_or(Wait::Forever), output).map(Engine::Encoder)
+        }
+        (_, MPP_VIDEO_CODING_MJPEG) => {
+            Some(Engine::Jpeg(JpegDecoder::start(state.input.unwrap_or(Wait::No), output)))
+        }
+        _ => Decoder::start(coding, state.input.unwrap_or(Wait::No), output).map(Engine::Decoder),
     };
     match engine {
         Some(engine) => {
@@ -200,6 +235,8 @@ fn destroy(ctx: Id) -> i32 {
     let engine = std::mem::replace(&mut lock(&context.0).engine, Engine::None);
     match engine {
         Engine::Encoder(encoder) => encoder.stop(),
+        Engine::Decoder(decoder) => decoder.stop(),
+        Engine::Jpeg(decoder) => decoder.stop(),
         Engine::None => {}
     }
     // Nobody could use them for anything any more.
@@ -220,8 +257,7 @@ export! {
             return MPP_ERR_NULL_PTR;
         }
         log(format_args!("mpp version: simulator of {}", options().release.name()));
-        // The library's default is to wait when putting and not to wait when getting.
-        let state = State { engine: Engine::None, input: Wait::Forever, output: Wait::No };
+        let state = State { engine: Engine::None, input: None, output: Wait::No };
         store(ctx, CONTEXTS.handle(Context(Mutex::new(state))));
         store(api, (&raw const API).cast_mut());
         MPP_OK

@@ -87,13 +87,6 @@ pub fn meta_of(id: Id, what: &str) -> Option<Id> {
     Some(frame.meta)
 }
 
-/// Takes a value of the frame's meta, if it has one.
-pub fn take_meta(id: Id, key: i32, kind: meta::Kind) -> Option<i64> {
-    let meta = lock(&*FRAMES.find(id)?).meta;
-    let meta = meta::METAS.find(meta)?;
-    lock(&meta.values).take(key, kind)
-}
-
 fn get<T>(frame: MppFrame, default: T, f: impl Fn(&Frame) -> T) -> T {
     FRAMES.of(frame, "mpp_frame_get").map_or(default, |frame| f(&lock(&frame)))
 }

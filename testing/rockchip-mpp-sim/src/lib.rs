@@ -11,16 +11,17 @@
 //! What it does is set by the environment variable `MPP_SIM` or the extra function `mpp_sim_configure`, both
 //! `key=value` pairs; `mpp_sim_count` tells of living objects, leaks and misuse. See the README.
 
-#![allow(dead_code)] // Until the decoder is there.
-
 mod abi;
 mod buffer;
 mod cfg;
 mod context;
 mod control;
+mod dec_core;
+mod decoder;
 mod enc_core;
 mod encoder;
 mod frame;
+mod jpeg_dec;
 mod memory;
 mod meta;
 mod options;

@@ -26,8 +26,8 @@ pub struct Packet {
     pub extra: bool,
     pub buffer: Id,
     pub meta: Id,
-    /// Memory of a copy.
-    pub own: Vec<u8>,
+    /// Memory of a copy, to which the pointers point.
+    pub _own: Vec<u8>,
 }
 
 /// A pointer that may change threads: it is only looked at in calls of the application, or while one waits.
@@ -168,7 +168,7 @@ export! {
             let at = Address(own.as_mut_ptr());
             COUNTERS.copied.fetch_add(i64::try_from(own.len()).unwrap_or(0), Relaxed);
             let (length, flag) = (own.len(), src.flag);
-            Packet { data: at, pos: at, size: length, length, pts: src.pts, dts: src.dts, flag, eos: src.eos, extra: src.extra, own, ..Packet::default() }
+            Packet { data: at, pos: at, size: length, length, pts: src.pts, dts: src.dts, flag, eos: src.eos, extra: src.extra, _own: own, ..Packet::default() }
         };
         new(packet, copy)
     }

@@ -3,6 +3,8 @@
 //! An application of the library: loads it like the elements do, calls it through the C ABI.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+pub mod dec;
+
 use std::ffi::{CString, c_char, c_void};
 use std::path::PathBuf;
 use std::ptr::{null, null_mut};
@@ -402,3 +404,10 @@ pub fn h265_types(data: &[u8]) -> Vec<u8> {
 
 /// No pointer.
 pub const NOTHING: *const c_void = null();
+
+/// Memory behind a descriptor, as a foreign dma-buf.
+pub fn memfd(size: u64) -> std::os::fd::OwnedFd {
+    let fd = rustix::fs::memfd_create(c"test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&fd, size).unwrap();
+    fd
+}
