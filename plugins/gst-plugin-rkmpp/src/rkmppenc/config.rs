@@ -88,6 +88,8 @@ pub(crate) fn qps(settings: &Settings, codec: Codec) -> [i32; 5] {
 /// What may change while frames are in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
+    /// `MPP_ENC_RC_MODE_*`.
+    pub mode: i32,
     pub rates: Rates,
     pub gop: i32,
     pub qps: [i32; 5],
@@ -96,7 +98,18 @@ pub(crate) struct Live {
 
 impl Live {
     pub fn new(settings: &Settings, wish: &Wish, info: &VideoInfo, codec: Codec) -> Self {
+        let mode = match settings.rate_control {
+            // Quality counts, unless somebody wants a bit rate.
+            _ if codec == Codec::Jpeg && settings.bitrate == 0 && wish.bitrate.is_none() => {
+                consts::MPP_ENC_RC_MODE_FIXQP
+            }
+            RateControl::Cbr => consts::MPP_ENC_RC_MODE_CBR,
+            RateControl::Vbr => consts::MPP_ENC_RC_MODE_VBR,
+            RateControl::Avbr => consts::MPP_ENC_RC_MODE_AVBR,
+            RateControl::FixQp => consts::MPP_ENC_RC_MODE_FIXQP,
+        };
         Self {
+            mode,
             rates: Rates::new(settings, wish, info),
             gop: gop(settings, info),
             qps: qps(settings, codec),
@@ -105,6 +118,7 @@ impl Live {
     }
 
     pub fn apply(&self, config: &mut EncoderConfig, codec: Codec) -> Result<(), Error> {
+        config.set(c"rc:mode", self.mode)?;
         self.rates.apply(config)?;
         if codec == Codec::Jpeg {
             config.set(c"jpeg:q_factor", self.quality as i32)?;
@@ -154,13 +168,6 @@ pub(crate) fn configure(
     live: &Live,
     info: &VideoInfo,
 ) -> Result<(), Error> {
-    let mode = match settings.rate_control {
-        RateControl::Cbr => consts::MPP_ENC_RC_MODE_CBR,
-        RateControl::Vbr => consts::MPP_ENC_RC_MODE_VBR,
-        RateControl::Avbr => consts::MPP_ENC_RC_MODE_AVBR,
-        RateControl::FixQp => consts::MPP_ENC_RC_MODE_FIXQP,
-    };
-    config.set(c"rc:mode", mode)?;
     let fps = frame_rate(info);
     for (key, value) in [
         (c"rc:fps_in_flex", 0),

@@ -149,7 +149,7 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecUInt::builder("max-pending").nick("Most frames in flight").blurb("Frames that may be in the encoder at once; 1 = one after the other").minimum(1).maximum(16).default_value(default.max_pending).mutable_ready().build(),
             glib::ParamSpecBoolean::builder("low-latency").nick("Low latency").blurb("One frame at a time, the library in its low delay mode").default_value(default.low_latency).mutable_ready().build(),
             glib::ParamSpecEnum::builder_with_default("rotation", default.rotation).nick("Rotation").blurb("Clockwise rotation before coding, degrees").mutable_ready().build(),
-            glib::ParamSpecUInt::builder("quality").nick("JPEG quality").blurb("Quality of JPEG pictures").minimum(1).maximum(99).default_value(default.quality).mutable_playing().build(),
+            glib::ParamSpecUInt::builder("quality").nick("JPEG quality").blurb("Quality of JPEG pictures, if there is no bit rate to keep").minimum(1).maximum(99).default_value(default.quality).mutable_playing().build(),
             glib::ParamSpecString::builder("library-path").nick("Library").blurb("File of librockchip_mpp; default: the environment variable ROCKCHIP_MPP_LIBRARY, then the usual names").mutable_ready().build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("extra-config").nick("Further configuration").blurb("Keys of MPP's encoder configuration and their numbers, like extra-config=\"mpp,rc:debreath_en=1,rc:debreath_strength=16\"").mutable_ready().build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")

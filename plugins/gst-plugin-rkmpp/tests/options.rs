@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the properties and the caps do to the stream.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // Helpers outside of test functions.
+
+mod common;
+
+use common::{Outcome, Running, Simulator, enc, is_key, psnr, run, source};
+use gst::prelude::*;
+
+fn encode(frames: u32, properties: &str, rest: &str) -> Outcome {
+    run(&format!(
+        "{} ! {} ! {rest} fakesink name=out sync=false",
+        source(frames, "NV12", 320, 240),
+        enc(properties)
+    ))
+}
+
+fn bytes(outcome: &Outcome) -> usize {
+    outcome.buffers.iter().map(|buffer| buffer.size()).sum()
+}
+
+#[test]
+fn colorimetry_gets_into_the_stream() {
+    let simulator = Simulator::new("");
+    for (codec, parser) in [("video/x-h264", "h264parse"), ("video/x-h265", "h265parse")] {
+        for colorimetry in ["bt709", "bt601", "1:3:5:1", "2:4:7:1"] {
+            // The parser reads it out of the bitstream: ours is taken out of the caps before.
+            let made = run(&format!(
+                "{},colorimetry=(string){colorimetry} ! {} ! {codec} ! capssetter replace=true \
+                 caps=\"{codec},stream-format=byte-stream,alignment=au\" ! {parser} ! fakesink name=out sync=false",
+                source(3, "NV12", 320, 240),
+                enc("")
+            ));
+            assert!(made.errors.is_empty(), "{:?}", made.errors);
+            let caps = made.caps.last().unwrap().structure(0).unwrap().to_owned();
+            let found = caps.get::<String>("colorimetry").unwrap_or_default();
+            let parsed = |text: &str| text.parse::<gst_video::VideoColorimetry>().unwrap();
+            assert_eq!(parsed(&found), parsed(colorimetry), "{codec} {caps}");
+        }
+    }
+    simulator.assert_clean();
+}
+
+#[test]
+fn rotation_turns_the_picture_and_the_caps() {
+    let simulator = Simulator::new("");
+    for (rotation, width, height) in [(0, 320, 240), (90, 240, 320), (180, 320, 240), (270, 240, 320)] {
+        let made = run(&format!(
+            "{} ! {} ! h264parse ! avdec_h264 ! videoconvert ! video/x-raw,format=I420 ! fakesink name=out sync=false",
+            source(3, "NV12", 320, 240),
+            enc(&format!("rotation={rotation} bitrate=4000000"))
+        ));
+        let caps = made.caps.last().unwrap().structure(0).unwrap().to_owned();
+        assert_eq!((caps.get("width"), caps.get("height")), (Ok(width), Ok(height)), "{rotation}");
+        let turned = run(&format!(
+            "{} ! videoflip video-direction={} ! video/x-raw,format=NV12 ! videoconvert ! video/x-raw,format=I420 \
+             ! fakesink name=out sync=false",
+            source(3, "NV12", 320, 240),
+            ["identity", "90r", "180", "90l"][rotation / 90]
+        ));
+        let psnr = psnr(&made.buffers[2], &turned.buffers[2], 320 * 240);
+        assert!(psnr > 28.0, "{rotation}: {psnr:.1} dB");
+    }
+    simulator.assert_clean();
+}
+
+#[test]
+fn gop_and_quality_do_what_they_say() {
+    let simulator = Simulator::new("");
+    let keys = |made: &Outcome| made.buffers.iter().filter(|buffer| is_key(buffer)).count();
+    assert_eq!(keys(&encode(20, "gop-size=1", "")), 20);
+    assert_eq!(keys(&encode(20, "gop-size=0", "")), 1);
+    // Two seconds of 30 frames.
+    assert_eq!(keys(&encode(70, "", "")), 2);
+
+    let fine = encode(10, "rate-control=fixqp qp-init=20", "");
+    let coarse = encode(10, "rate-control=fixqp qp-init=45", "");
+    assert!(bytes(&fine) > 2 * bytes(&coarse), "{} and {}", bytes(&fine), bytes(&coarse));
+    let fine = encode(5, "quality=95", "image/jpeg !");
+    let coarse = encode(5, "quality=20", "image/jpeg !");
+    assert!(bytes(&fine) > bytes(&coarse) * 5 / 4, "{} and {}", bytes(&fine), bytes(&coarse));
+    simulator.assert_clean();
+}
+
+#[test]
+fn profile_and_level_are_those_of_the_caps() {
+    let simulator = Simulator::new("");
+    let sps = |caps: &str| {
+        let made = encode(2, "", &format!("{caps} !"));
+        assert!(made.errors.is_empty(), "{caps}: {:?}", made.errors);
+        let map = made.buffers[0].map_readable().unwrap();
+        let at = map.windows(4).position(|w| w[..3] == [0, 0, 1] && w[3] & 0x1f == 7).unwrap();
+        let caps = made.caps.last().unwrap().structure(0).unwrap();
+        (map[at + 4], caps.get::<String>("profile").unwrap(), caps.get::<String>("level").unwrap())
+    };
+    let own = |profile: u8, name: &str| (profile, name.to_owned());
+    for (caps, expected) in [
+        ("video/x-h264", own(100, "high")),
+        ("video/x-h264,profile=main", own(77, "main")),
+        ("video/x-h264,profile=constrained-baseline", own(66, "constrained-baseline")),
+    ] {
+        let (profile, name, level) = sps(caps);
+        assert_eq!((profile, name), expected);
+        // 320x240 with 30 frames a second.
+        assert_eq!(level, "1.3");
+    }
+    assert_eq!(sps("video/x-h264,level=(string)4").2, "4");
+    simulator.assert_clean();
+}
+
+#[test]
+fn keys_of_mpp_can_be_set_and_what_is_refused_is_told() {
+    let simulator = Simulator::new("");
+    let made = encode(10, "extra-config=\"mpp,rc:gop=3\"", "");
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{made:?}");
+    assert_eq!(made.buffers.iter().filter(|buffer| is_key(buffer)).count(), 4);
+    let made = encode(3, "extra-config=\"mpp,rc:drop_threshold=3\"", "");
+    assert_eq!(made.buffers.len(), 3);
+    assert!(
+        made.warnings.len() == 1 && made.warnings[0].contains("rc:drop_threshold=3"),
+        "{:?}",
+        made.warnings
+    );
+    let made = encode(3, "bitrate=7", "");
+    assert!(
+        made.warnings.len() == 1 && made.warnings[0].contains("1000 to 200000000"),
+        "{:?}",
+        made.warnings
+    );
+    drop(simulator);
+
+    // Old releases know fewer keys, and that is no warning.
+    let simulator = Simulator::new("release=1.0.0");
+    let made = encode(10, "temporal-layers=2 intra-refresh=2 low-latency=true max-reencode=2", "");
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{made:?}");
+    assert_eq!(made.buffers.len(), 10);
+    simulator.assert_clean();
+}
+
+#[test]
+fn temporal_layers_can_be_decoded() {
+    let simulator = Simulator::new("");
+    for layers in 1..=4 {
+        let made = encode(20, &format!("temporal-layers={layers}"), "h264parse ! avdec_h264 !");
+        assert!(made.errors.is_empty(), "{layers}: {:?}", made.errors);
+        assert_eq!(made.buffers.len(), 20, "{layers}");
+    }
+    simulator.assert_clean();
+}
+
+#[test]
+fn max_framerate_leaves_frames_out() {
+    let simulator = Simulator::new("");
+    let running = Running::new(&format!(
+        "{} ! {} ! fakesink name=out sync=false",
+        source(60, "NV12", 320, 240),
+        enc("")
+    ));
+    running.pipeline.set_state(gst::State::Paused).unwrap();
+    running.wait_for(1);
+    let event = gst::event::CustomUpstream::new(
+        gst::Structure::builder("GstTargetBitrate")
+            .field("bitrate", 1_000_000_u32)
+            .field("max-framerate", gst::Fraction::new(10, 1))
+            .field("active", true)
+            .field("source", "test")
+            .build(),
+    );
+    assert!(running.element("enc").static_pad("src").unwrap().send_event(event));
+    let before = running.stats().get::<u64>("frames-in").unwrap();
+    running.play();
+    let stats = running.element("enc");
+    let made = running.finish();
+    assert!(made.errors.is_empty(), "{:?}", made.errors);
+    // Of what came afterwards, one of three.
+    let expected = before + (60 - before) / 3;
+    assert!(made.buffers.len().abs_diff(expected as usize) <= 2, "{} of {expected}", made.buffers.len());
+    drop(stats);
+    simulator.assert_clean();
+}
+
+#[test]
+fn regions_of_interest_reach_the_library_and_leave_nothing() {
+    let simulator = Simulator::new("");
+    let running = Running::new(&format!(
+        "{} ! {} ! fakesink name=out sync=false",
+        source(20, "NV12", 320, 240),
+        enc("")
+    ));
+    running.element("enc").static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        let buffer = info.buffer_mut().unwrap().make_mut();
+        for region in 0..12 {
+            gst_video::VideoRegionOfInterestMeta::add(buffer, "face", (region * 30, 7, 5000, u32::MAX));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    running.play();
+    let made = running.finish();
+    assert!(made.errors.is_empty(), "{:?}", made.errors);
+    assert_eq!(made.buffers.len(), 20);
+    simulator.assert_clean();
+}
