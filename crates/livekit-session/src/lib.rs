@@ -66,4 +66,4 @@ pub use frame::{DropReason, Frame, MAX_FRAME_BYTES, Outcome};
 pub use gop_cache::{GopCacheConfig, GopCacheMode, GopTooLong};
 pub use keyframe::KeyframeStats;
 pub use session::{Session, Track};
-pub use stats::{SessionStats, TrackStats};
+pub use stats::{SessionStats, TrackStats, TransportPath};

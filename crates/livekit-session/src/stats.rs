@@ -10,11 +10,33 @@ use crate::event::{ConnectionState, TrackId};
 use crate::frame::{DropReason, Outcome};
 use crate::keyframe::KeyframeStats;
 
+/// How media reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportPath {
+    /// UDP, straight to the server.
+    Udp,
+    /// TCP, straight to the server, where UDP does not pass.
+    Tcp,
+}
+
+impl TransportPath {
+    /// A short name: `udp` or `tcp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 /// A snapshot of a session.
 #[derive(Clone, Debug, Default)]
 pub struct SessionStats {
     /// Where the connection stands.
     pub state: ConnectionState,
+    /// How media reaches the server; `None` until that is known.
+    pub transport: Option<TransportPath>,
     /// Round-trip time of the media path.
     pub rtt: Option<Duration>,
     /// Estimate of what the network carries, in bit/s.

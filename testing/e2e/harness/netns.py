@@ -71,6 +71,16 @@ class Namespaces:
         command = [*self.inside(self.client), "tc", *qdisc]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
 
+    def refuse(self, *rules):
+        """From now on the server's end of the link refuses this: nftables rules such as "meta l4proto udp drop", without a
+        rule nothing."""
+        text = "add table inet refused\ndelete table inet refused\n"
+        if rules:
+            lines = "\n".join(f'iifname "eth0" {rule}' for rule in rules)
+            text += f"table inet refused {{\nchain incoming {{\ntype filter hook input priority 0;\n{lines}\n}}\n}}\n"
+        command = [*self.inside(self.server), "nft", "-f", "-"]
+        subprocess.run(command, input=text, check=True, capture_output=True, text=True, timeout=20)
+
     @staticmethod
     def inside(name):
         """Words that run a command in a namespace."""

@@ -267,6 +267,7 @@ impl Driver {
                 {
                     let mut status = self.shared.status();
                     status.stats.rtt = stats.rtt.or(status.stats.rtt);
+                    status.stats.transport = stats.path.or(status.stats.transport);
                     status.stats.bandwidth_estimate = stats.estimate.or(status.stats.bandwidth_estimate);
                     status.stats.bytes_sent = stats.sent.bytes;
                     status.stats.datagrams_sent = stats.sent.datagrams;

@@ -16,6 +16,7 @@ use crate::data::{DataPacket, ReceivedData};
 use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, Quality, RoomInfo, TrackId};
 use crate::frame::Frame;
+use crate::stats::TransportPath;
 
 /// What an engine reports.
 #[derive(Debug)]
@@ -83,6 +84,7 @@ pub(crate) enum EngineEvent {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TransportStats {
     pub(crate) rtt: Option<Duration>,
+    pub(crate) path: Option<TransportPath>,
     pub(crate) estimate: Option<u64>,
     pub(crate) sent: SendCounters,
 }

@@ -54,11 +54,12 @@ impl WebRtcEngine {
         }
         self.bandwidth.reported = Some(now);
         self.events.extend(estimate.map(EngineEvent::BandwidthEstimate));
-        let path = stats.selected_candidate_pair.and_then(|p| p.current_round_trip_time);
+        let pair = stats.selected_candidate_pair.as_ref();
         self.events.push_back(EngineEvent::TransportStats(TransportStats {
-            rtt: stats.rtt.or(path),
+            rtt: stats.rtt.or_else(|| pair?.current_round_trip_time),
+            path: pair.map(|pair| self.path(pair)),
             estimate,
-            sent: self.sockets.counters,
+            sent: self.transport.counters(),
         }));
     }
 

@@ -6,14 +6,14 @@
 //! it says `Timeout`: [`WebRtcEngine::pump`] is called after each.
 
 mod bandwidth;
-mod batch;
 mod codecs;
 mod data;
 mod offer;
+mod paths;
 mod publications;
 mod room_feedback;
-mod sockets;
 mod trailer;
+mod transport;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -23,7 +23,7 @@ use livekit_protocol as proto;
 use livekit_protocol::{signal_request, signal_response};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid, Rid};
-use str0m::net::{Protocol, Receive};
+use str0m::net::Receive;
 use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Reason, Rtc};
 use tracing::{debug, trace, warn};
@@ -38,8 +38,9 @@ use crate::signal::{Incoming, Signal, leave_reason};
 use bandwidth::Bandwidth;
 use codecs::VideoOffer;
 use data::DataChannels;
+use paths::Paths;
 use publications::{MAX_LAYERS, Publications};
-use sockets::Sockets;
+use transport::{Received, Transport};
 
 /// Datagrams taken from the sockets before outgoing work gets its turn.
 const RECEIVE_BATCH: usize = 32;
@@ -63,7 +64,8 @@ const LEAVE_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct WebRtcEngine {
     signal: Signal,
     rtc: Rtc,
-    sockets: Sockets,
+    transport: Transport,
+    paths: Paths,
     receive_buffer: Box<[u8]>,
     /// When str0m wants to be called next.
     timeout: Instant,
@@ -99,14 +101,15 @@ pub(crate) struct WebRtcEngine {
 
 impl WebRtcEngine {
     fn new(signal: Signal, join: &proto::JoinResponse, config: &SessionConfig) -> Result<Self, Error> {
-        let sockets = Sockets::bind(signal.local_ip)
+        let transport = Transport::open(signal.local_ip)
             .map_err(|e| Error::MediaTransport(format!("cannot open a UDP socket: {e}")))?;
         let now = Instant::now();
         let rtc = codecs::rtc_config().build(now);
         let mut engine = Self {
             signal,
             rtc,
-            sockets,
+            transport,
+            paths: Paths::default(),
             receive_buffer: vec![0; 2048].into_boxed_slice(),
             timeout: now,
             publications: Publications::default(),
@@ -134,11 +137,9 @@ impl WebRtcEngine {
         };
         // ICE has no timers before its first input: without this, nothing would ever start them.
         engine.input(Input::Timeout(now));
-        for address in engine.sockets.addresses().collect::<Vec<_>>() {
-            if let Ok(candidate) = Candidate::host(address, Protocol::Udp) {
-                engine.rtc.add_local_candidate(candidate);
-                engine.pump();
-            }
+        for candidate in engine.transport.udp_candidates() {
+            engine.rtc.add_local_candidate(candidate);
+            engine.pump();
         }
         // An earlier connection may have heard otherwise.
         engine.events.push_back(EngineEvent::DataAllowed(true));
@@ -175,7 +176,7 @@ impl WebRtcEngine {
     /// together when it waits again.
     fn pump(&mut self) {
         self.poll();
-        self.sockets.flush();
+        self.transport.flush();
     }
 
     fn poll(&mut self) {
@@ -195,7 +196,7 @@ impl WebRtcEngine {
                         return;
                     }
                 }
-                Ok(Output::Transmit(transmit)) => self.sockets.queue(transmit),
+                Ok(Output::Transmit(transmit)) => self.transport.queue(transmit),
                 Ok(Output::Event(event)) => self.on_rtc_event(event),
                 Err(error) => {
                     self.fail(Error::MediaTransport(error.to_string()));
@@ -221,8 +222,11 @@ impl WebRtcEngine {
                 debug!(?state, "ICE");
                 if state == IceConnectionState::Disconnected {
                     self.connect_deadline.get_or_insert(Instant::now() + ICE_GRACE);
-                } else if state.is_connected() && self.connected {
-                    self.connect_deadline = None;
+                } else if state.is_connected() {
+                    self.on_ice_connected();
+                    if self.connected {
+                        self.connect_deadline = None;
+                    }
                 }
             }
             RtcEvent::Closed => {
@@ -355,9 +359,9 @@ impl WebRtcEngine {
         self.pump();
         self.answered = true;
         for candidate in std::mem::take(&mut self.early_candidates) {
-            self.rtc.add_remote_candidate(candidate);
-            self.pump();
+            self.add_remote_candidate(candidate);
         }
+        self.give_udp_a_head_start();
         self.publications.answered();
         for mid in self.publications.without_red().collect::<Vec<_>>() {
             self.rtc.direct_api().set_red_send(mid, false);
@@ -403,12 +407,11 @@ impl WebRtcEngine {
         let Some(text) = init.get("candidate").and_then(serde_json::Value::as_str) else { return };
         // An empty string ends the list; host names (mDNS) and unknown protocols don't parse.
         let Ok(candidate) = Candidate::from_sdp_string(text) else { return };
-        if candidate.proto() != Protocol::Udp {
+        if !paths::is_usable(&candidate) {
             return;
         }
         if self.answered {
-            self.rtc.add_remote_candidate(candidate);
-            self.pump();
+            self.add_remote_candidate(candidate);
         } else if self.early_candidates.len() < MAX_EARLY_CANDIDATES {
             self.early_candidates.push(candidate);
         }
@@ -506,18 +509,13 @@ impl WebRtcEngine {
         }
     }
 
-    fn on_datagram(
-        &mut self,
-        length: usize,
-        source: std::net::SocketAddr,
-        destination: std::net::SocketAddr,
-    ) {
+    fn on_datagram(&mut self, received: Received) {
         // Taken out so that str0m can be handed a slice of it while the rest of us is borrowed.
         let buffer = std::mem::take(&mut self.receive_buffer);
-        let data = buffer.get(..length).unwrap_or_default();
-        match Receive::new(Protocol::Udp, source, destination, data) {
+        let data = buffer.get(..received.length).unwrap_or_default();
+        match Receive::new(received.protocol, received.source, received.destination, data) {
             Ok(receive) => self.input(Input::Receive(Instant::now(), receive)),
-            Err(error) => trace!(%error, %source, "not a WebRTC datagram"),
+            Err(error) => trace!(%error, source = %received.source, "not a WebRTC datagram"),
         }
         self.receive_buffer = buffer;
     }
@@ -526,25 +524,26 @@ impl WebRtcEngine {
     async fn turn(&mut self) {
         enum Wake {
             Signal(Incoming),
-            Datagram(usize, std::net::SocketAddr, std::net::SocketAddr),
+            Datagram(Received),
             Timer,
         }
         let media = self.closed_by_server.unwrap_or(self.timeout);
-        let deadlines = self.connect_deadline.into_iter().chain(self.answer_deadline);
+        let deadlines =
+            self.connect_deadline.into_iter().chain(self.answer_deadline).chain(self.paths.fallback_at);
         let due = deadlines.fold(media, Instant::min);
         let wake = {
-            let (sockets, buffer) = (&mut self.sockets, &mut self.receive_buffer);
+            let (transport, buffer) = (&mut self.transport, &mut self.receive_buffer);
             tokio::select! {
                 incoming = self.signal.recv() => Wake::Signal(incoming),
-                (length, from, to) = poll_fn(|cx| sockets.poll_recv(cx, buffer)) => Wake::Datagram(length, from, to),
+                received = poll_fn(|cx| transport.poll_recv(cx, buffer)) => Wake::Datagram(received),
                 () = tokio::time::sleep_until(due.into()) => Wake::Timer,
             }
         };
         match wake {
             Wake::Signal(Incoming::Message(message)) => self.on_message(*message),
             Wake::Signal(Incoming::Closed(reason)) => self.fail(Error::SignalClosed(reason)),
-            Wake::Datagram(length, from, to) => {
-                self.on_datagram(length, from, to);
+            Wake::Datagram(received) => {
+                self.on_datagram(received);
                 self.receive_more().await;
             }
             Wake::Timer => {
@@ -559,6 +558,7 @@ impl WebRtcEngine {
                 if self.closed_by_server.is_some_and(|deadline| now >= deadline) {
                     self.fail(Error::MediaTransport("the server closed it".into()));
                 }
+                self.try_other_paths(now);
                 self.input(Input::Timeout(now));
             }
         }
@@ -567,28 +567,15 @@ impl WebRtcEngine {
     /// What else is there already, so that a burst costs one wake-up.
     async fn receive_more(&mut self) {
         for _ in 1..RECEIVE_BATCH {
-            let (sockets, buffer) = (&mut self.sockets, &mut self.receive_buffer);
+            let (transport, buffer) = (&mut self.transport, &mut self.receive_buffer);
             let more = poll_fn(|cx| {
-                std::task::Poll::Ready(match sockets.poll_recv(cx, buffer) {
+                std::task::Poll::Ready(match transport.poll_recv(cx, buffer) {
                     std::task::Poll::Ready(datagram) => Some(datagram),
                     std::task::Poll::Pending => None,
                 })
             });
-            let Some((length, from, to)) = more.await else { break };
-            self.on_datagram(length, from, to);
-        }
-    }
-
-    fn no_connection(&self) -> String {
-        if self.connected {
-            "the network path to the server is gone".into()
-        } else {
-            let from = self.sockets.addresses().map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", ");
-            format!(
-                "no UDP path to the server within {:?} (tried from {from}); is its media port open and its \
-                 node address reachable?",
-                self.connect_timeout
-            )
+            let Some(received) = more.await else { break };
+            self.on_datagram(received);
         }
     }
 

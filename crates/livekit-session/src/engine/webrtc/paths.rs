@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Which ways to the server are tried, and when.
+//!
+//! UDP goes first and alone. What costs connections of its own (TCP) begins when UDP has not connected for a while;
+//! ICE's priorities then still prefer UDP, should it come after all. A path that was there and is lost ends the stay in
+//! the room, and the next one begins like this again.
+
+use std::time::{Duration, Instant};
+
+use str0m::Candidate;
+use str0m::net::{Protocol, TcpType};
+use str0m::stats::CandidatePairStats;
+
+use super::WebRtcEngine;
+use crate::stats::TransportPath;
+
+/// How long UDP is tried alone once both sides' candidates are known: some round trips of a slow network.
+const HEAD_START: Duration = Duration::from_millis(500);
+/// Of a server's addresses in an error message.
+const MAX_SHOWN: usize = 6;
+
+/// What the engine remembers for it.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    /// When other ways than UDP are tried, if there is no connection by then.
+    pub(super) fallback_at: Option<Instant>,
+    fallback: bool,
+    /// The server's addresses, for messages.
+    server: Vec<String>,
+}
+
+/// Whether a candidate of the server's is one that we can use. It may not be connected to if it is itself the one that
+/// connects (RFC 6544 §4.5).
+pub(super) fn is_usable(candidate: &Candidate) -> bool {
+    match candidate.proto() {
+        Protocol::Udp => true,
+        Protocol::Tcp => candidate.tcptype() == Some(TcpType::Passive),
+        _ => false,
+    }
+}
+
+impl WebRtcEngine {
+    pub(super) fn add_remote_candidate(&mut self, candidate: Candidate) {
+        if self.paths.server.len() < MAX_SHOWN {
+            let protocol = if candidate.proto() == Protocol::Udp { "UDP" } else { "TCP" };
+            self.paths.server.push(format!("{protocol} {}", candidate.addr()));
+        }
+        self.rtc.add_remote_candidate(candidate);
+        self.pump();
+    }
+
+    /// ICE has begun.
+    pub(super) fn give_udp_a_head_start(&mut self) {
+        if !self.paths.fallback && !self.connected {
+            self.paths.fallback_at.get_or_insert(Instant::now() + HEAD_START);
+        }
+    }
+
+    pub(super) fn on_ice_connected(&mut self) {
+        self.paths.fallback_at = None;
+    }
+
+    /// UDP has had its time.
+    pub(super) fn try_other_paths(&mut self, now: Instant) {
+        if self.paths.fallback_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.paths.fallback_at = None;
+        self.paths.fallback = true;
+        tracing::debug!("no connection by UDP so far; trying TCP as well");
+        for candidate in self.transport.tcp_candidates() {
+            self.rtc.add_local_candidate(candidate);
+            self.pump();
+        }
+    }
+
+    pub(super) fn path(&self, pair: &CandidatePairStats) -> TransportPath {
+        match pair.protocol {
+            Protocol::Udp => TransportPath::Udp,
+            _ => TransportPath::Tcp,
+        }
+    }
+
+    /// Why there is no connection.
+    pub(super) fn no_connection(&self) -> String {
+        if self.connected {
+            return "the network path to the server is gone".into();
+        }
+        let from: Vec<_> = self.transport.udp_addresses().map(|a| a.ip().to_string()).collect();
+        let server = match self.paths.server.as_slice() {
+            [] => "the server named no address of its own".to_owned(),
+            addresses => format!("the server's are {}", addresses.join(", ")),
+        };
+        let mut tried = vec![format!("UDP from {}: no answer", from.join(", "))];
+        tried.extend(self.transport.tried());
+        format!(
+            "no path to the server within {:?}; tried {} ({server}); is its media port open and its node address \
+             reachable?",
+            self.connect_timeout,
+            tried.join("; "),
+        )
+    }
+}

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Ways to the server where its UDP port can't be reached. Publisher and server are in network namespaces of their own."""
+
+import subprocess
+import time
+
+import pytest
+from harness.netns import Namespaces, NotPermitted
+from harness.proc import wait_until
+from harness.uplink import Uplink, encoder
+
+# From the publisher's start to a picture where UDP is blocked: the goal is 5 s, tests assert loosely.
+LIMIT = 4 * 5.0
+UDP = "meta l4proto udp"
+
+
+@pytest.fixture
+def place(tmp_path, room):
+    """place(…) makes an `Uplink`; it ends with the test."""
+    made = []
+
+    def make(**kw):
+        try:
+            made.append(Uplink(tmp_path, room, **kw))
+        except NotPermitted as e:
+            pytest.skip(f"needs root: {e}")
+        return made[-1]
+
+    yield make
+    for uplink in made:
+        uplink.close()
+
+
+def live(uplink, sink="", start=True):
+    return uplink.start(f"appsrc name=stamp ! {encoder(kbit=800)} ! livekitsink name=sink {sink}", sources={"stamp": {"width": 320, "height": 240}})
+
+
+def first_picture(uplink, since):
+    uplink.viewer.wait_pictures(1, timeout=LIMIT)
+    elapsed = uplink.viewer.arrivals[0]["at"] - since
+    assert elapsed < LIMIT, elapsed
+    return elapsed
+
+
+def transport(publisher):
+    return publisher.run("s = pipeline.get_by_name('sink').get_property('stats'); result = s.get_value('transport') if s.has_field('transport') else None")
+
+
+def wait_transport(publisher, expected):
+    wait_until(lambda: transport(publisher) == expected, 8, lambda: f"the path to be {expected}, it is {transport(publisher)}", interval=0.1)
+
+
+def assert_flows(uplink, seconds=2.0, fps=30):
+    """Pictures come: at least a quarter of those sent."""
+    begin = time.monotonic()
+    time.sleep(seconds)
+    seen = len(uplink.viewer.between(begin, begin + seconds))
+    assert seen >= seconds * fps / 4, f"{seen} pictures in {seconds} s"
+
+
+def connections_to(uplink, port):
+    """TCP connections of the publisher's end to this port, as `ss` shows them."""
+    command = [*Namespaces.inside(uplink.namespaces.client), "ss", "-Htn", "dport", "=", f":{port}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.splitlines()
+
+
+def test_udp_is_used_where_it_works(place):
+    uplink = place()
+    publisher = live(uplink)
+    first_picture(uplink, publisher.started)
+    wait_transport(publisher, "udp")
+    assert connections_to(uplink, uplink.server.tcp) == [], "TCP is not tried without need"
+
+
+@pytest.mark.parametrize("verdict", ["drop", "reject"])
+def test_tcp_where_udp_is_blocked(place, verdict):
+    uplink = place()
+    uplink.namespaces.refuse(f"{UDP} {verdict}")
+    publisher = live(uplink)
+    elapsed = first_picture(uplink, publisher.started)
+    print(f"first picture {elapsed:.2f} s after the publisher's start")
+    wait_transport(publisher, "tcp")
+    assert_flows(uplink)
+    assert len(connections_to(uplink, uplink.server.tcp)) == 1
+    # One attempt was enough.
+    assert len(publisher.messages("livekit-joined")) == 1
+
+
+def test_udp_that_ends_later_is_left_for_tcp(place):
+    """By joining anew: until the loss is certain takes ICE its time."""
+    uplink = place()
+    publisher = live(uplink)
+    first_picture(uplink, publisher.started)
+    wait_transport(publisher, "udp")
+    uplink.namespaces.refuse(f"{UDP} drop")
+    begin = time.monotonic()
+    wait_until(lambda: transport(publisher) == "tcp", 4 * 15, "the path to be tcp", interval=0.2)
+    print(f"TCP {time.monotonic() - begin:.1f} s after UDP ended, rooms joined: {len(publisher.messages('livekit-joined'))}")
+    uplink.viewer.wait_pictures(len(uplink.viewer.arrivals) + 30, timeout=20)
+
+
+def test_no_way_is_an_error_that_names_them(place):
+    uplink = place()
+    uplink.namespaces.refuse(f"{UDP} drop", f"tcp dport {uplink.server.tcp} reject with tcp reset")
+    publisher = live(uplink, sink="reconnect-attempts=0 connect-timeout=4000000000")
+    error = publisher.wait_for("error", timeout=4 * 4)
+    text = f"{error['text']} {error['debug']}"
+    for word in ("UDP from", uplink.namespaces.client_address, "TCP to", "refused", f"{uplink.namespaces.server_address}:{uplink.server.tcp}"):
+        assert word in text, text
