@@ -116,11 +116,12 @@ def one(args, name, scenario, during, after):
         end = time.monotonic()
         rates = publisher.rates()
         first, last = link.viewer.figures(begin, begin + 10, track), link.viewer.figures(max(begin, opened - 20), opened, track)
-        decoded = after_limit[track]["frames_decoded"] - before[track]["frames_decoded"]
+        decoded, waited, emitted = (after_limit[track][key] - before[track][key] for key in ("frames_decoded", "jitter_buffer_delay", "jitter_buffer_emitted_count"))
         return {
             "first_gap": first["gap_ms"], "first_worst": first["worst_ms"], "first_fps": first["fps"],
             "last_fps": last["fps"], "p50": last["p50_ms"], "p95": last["p95_ms"], "last_worst": last["worst_ms"],
             "decoded": 100 * decoded / max(1, link.viewer.figures(begin, opened, track)["painted"]),
+            "buffered": 1000 * waited / max(1, emitted),
             "sound": sound_lost(a_second_later, after_limit, tracks) if how == "two" else None,
             "made_2s": rates.kbit(begin + 2, begin + 4), "made": rates.kbit(max(begin + 2, opened - 20), opened),
             "back": rates.back(opened, end, 0.7 * each(how)) if limit and how != "fixed" else None,
@@ -136,6 +137,7 @@ FIGURES = [
     ("last 20 s: median delay, ms", "p50", 0),
     ("last 20 s: 95th percentile of the delay, ms", "p95", 0),
     ("last 20 s: worst delay, ms", "last_worst", 0),
+    ("of the delay: in the viewer's own jitter buffer, mean, ms", "buffered", 0),
     ("pictures decoded, % of those painted", "decoded", 1),
     ("encoder, kbit/s, third and fourth second", "made_2s", 0),
     ("encoder, kbit/s, last 20 s", "made", 0),
