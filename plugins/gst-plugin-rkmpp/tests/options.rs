@@ -47,7 +47,8 @@ fn rotation_turns_the_picture_and_the_caps() {
     let simulator = Simulator::new("");
     for (rotation, width, height) in [(0, 320, 240), (90, 240, 320), (180, 320, 240), (270, 240, 320)] {
         let made = run(&format!(
-            "{} ! {} ! h264parse ! avdec_h264 ! videoconvert ! video/x-raw,format=I420 ! fakesink name=out sync=false",
+            "{} ! {} ! h264parse ! avdec_h264 ! videoconvert ! video/x-raw,format=I420,width={width},height={height} \
+             ! fakesink name=out sync=false",
             source(3, "NV12", 320, 240),
             enc(&format!("rotation={rotation} bitrate=4000000"))
         ));

@@ -116,6 +116,22 @@ pub(crate) fn sink_caps() -> gst::Caps {
     caps
 }
 
+/// Caps with width and height exchanged.
+pub(crate) fn turned(mut caps: gst::Caps) -> gst::Caps {
+    for structure in caps.make_mut().iter_mut() {
+        let value = |name: &str| structure.value(name).ok().map(ToOwned::to_owned);
+        let (width, height) = (value("width"), value("height"));
+        // Pixels that are not square would have to be turned, too: left to the source.
+        structure.remove_fields(["width", "height", "pixel-aspect-ratio"]);
+        for (name, value) in [("width", height), ("height", width)] {
+            if let Some(value) = value {
+                structure.set_value(name, value);
+            }
+        }
+    }
+    caps
+}
+
 /// What downstream chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {

@@ -234,6 +234,19 @@ impl VideoEncoderImpl for RkMppEnc {
         true
     }
 
+    fn caps(&self, filter: Option<&gst::Caps>) -> gst::Caps {
+        let rotation = lock(&self.settings).rotation;
+        if !matches!(rotation, Rotation::Clockwise | Rotation::Counterclockwise) {
+            return self.parent_caps(filter);
+        }
+        // What downstream wants of the width is wanted of our height.
+        let caps = codec::turned(self.obj().proxy_getcaps(None, None));
+        match filter {
+            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
+            None => caps,
+        }
+    }
+
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.view() {
             gst::EventView::FlushStart(_) => self.flow.set_flushing(true),
