@@ -4,8 +4,6 @@
 
 use core::ops::Range;
 
-use memchr::memchr;
-
 use crate::header::{MAX_SCAN_LEN, Sampling};
 use crate::huffman::{Slot, scan_length};
 use crate::quant::{Table, Tables};
@@ -420,8 +418,7 @@ struct ScanEnd {
 fn find_end(scan: &[u8], offset: usize, interval: u16) -> Result<Option<ScanEnd>, ParseError> {
     let (mut at, mut restarts, mut after_restart) = (0, 0_u32, (0, 0));
     loop {
-        let Some(found) = scan.get(at..).and_then(|rest| memchr(0xff, rest)) else { return Ok(None) };
-        let prefix = at + found;
+        let Some(prefix) = next_marker(scan, at) else { return Ok(None) };
         at = prefix + 1;
         // FF may repeat before the marker's second byte.
         while scan.get(at) == Some(&0xff) {
@@ -430,7 +427,6 @@ fn find_end(scan: &[u8], offset: usize, interval: u16) -> Result<Option<ScanEnd>
         let Some(&marker) = scan.get(at) else { return Ok(None) };
         at += 1;
         match marker {
-            0x00 if at - prefix == 2 => {}
             0xd0..=0xd7 => {
                 // T.81 E.1.4: numbered 0 to 7, over and over. A gap means that data was lost before it got here.
                 if interval == 0 || u32::from(marker - 0xd0) != restarts % 8 {
@@ -446,6 +442,66 @@ fn find_end(scan: &[u8], offset: usize, interval: u16) -> Result<Option<ScanEnd>
             0xdc => return Err(ParseError::NoDimensions),
             0xda => return Err(ParseError::Scans),
             _ => return Err(ParseError::MarkerInScan { marker, offset: offset + prefix }),
+        }
+    }
+}
+
+/// The next FF in the scan, from `at` on, that is not the first byte of FF 00, which stands for a byte of data.
+///
+/// FF 00 comes every few hundred bytes, at places that no CPU can guess; so whole blocks are looked at without a branch,
+/// in a form that compilers turn into vector instructions.
+fn next_marker(scan: &[u8], mut at: usize) -> Option<usize> {
+    const BLOCK: usize = 128;
+    let block = |at: usize| scan.get(at..)?.first_chunk::<BLOCK>();
+    while let (Some(first), Some(second)) = (block(at), block(at + 1)) {
+        let found = first
+            .iter()
+            .zip(second)
+            .fold(0, |found, (&first, &second)| found | (u8::from(first == 0xff) & u8::from(second != 0)));
+        if found != 0 {
+            break;
+        }
+        at += BLOCK;
+    }
+    let rest = scan.get(at..)?;
+    rest.windows(2).position(|pair| matches!(pair, [0xff, second] if *second != 0)).map(|found| at + found)
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use super::next_marker;
+
+    #[test]
+    fn a_marker_is_found_wherever_it_stands() {
+        // Around the ends of blocks, with stuffed bytes before it, from any beginning.
+        for at in (0..300).chain([511, 512, 513]) {
+            for second in [1, 0xd0, 0xff] {
+                let mut scan = vec![0x55; 600];
+                scan[at] = 0xff;
+                scan[at + 1] = second;
+                for stuffed in (0..at.saturating_sub(1)).step_by(7) {
+                    scan[stuffed] = 0xff;
+                    scan[stuffed + 1] = 0;
+                }
+                for from in [0, at / 2, at] {
+                    assert_eq!(next_marker(&scan, from), Some(at), "{at} {second:x} from {from}");
+                }
+                // Behind it, at most the second byte of FF FF begins another one.
+                assert_eq!(next_marker(&scan, at + 1), (second == 0xff).then_some(at + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_marker_none_is_found() {
+        for len in 0..300 {
+            let mut scan = [0xff, 0].repeat(len);
+            assert_eq!(next_marker(&scan, 0), None);
+            // Its second byte is missing.
+            scan.push(0xff);
+            assert_eq!(next_marker(&scan, 0), None);
+            assert_eq!(next_marker(&scan, scan.len() + 5), None);
         }
     }
 }

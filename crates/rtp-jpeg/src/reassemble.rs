@@ -151,6 +151,13 @@ pub struct Events<'a> {
     own: Option<Event<'a>>,
 }
 
+impl Events<'_> {
+    /// Whether no frame is done, which is so for nearly every packet.
+    pub const fn is_empty(&self) -> bool {
+        self.before.is_none() && self.own.is_none()
+    }
+}
+
 impl<'a> Iterator for Events<'a> {
     type Item = Event<'a>;
 

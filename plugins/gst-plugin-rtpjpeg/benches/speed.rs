@@ -6,6 +6,9 @@
 //! cargo bench -p gst-plugin-rtpjpeg --bench speed [-- --rounds 25] [-- --svg speed.svg]
 //! ```
 //!
+//! On a busy machine, instructions are a fairer measure than time: `--drive ELEMENT --picture 0|1|2 --frames N` only pushes N
+//! frames through one payloader or depayloader, to be run twice under `valgrind --tool=callgrind` with different N.
+//!
 //! Element pads are driven from one thread with pictures encoded before. What counts is the process's CPU time,
 //! in the kernel, too. The figure of a row is the median over all rounds, the ratio the median of the rounds'
 //! ratios. `pay + send` goes to a socket on loopback that nobody reads.
@@ -279,6 +282,29 @@ fn depay_row(rounds: usize, size: (u32, u32, u32)) -> Row {
     Row { what: "depay", packets: packets.len() as u64, theirs, ours, ratio, goal: 0.7 }
 }
 
+/// Pushes frames through one element, for tools that count what it does.
+fn drive(element: &str, size: (u32, u32, u32), frames: u64) {
+    let picture = picture(size);
+    let caps = format!("image/jpeg,framerate=30/1,width={},height={}", size.0, size.1);
+    if element.contains("depay") {
+        let packets = packets(&picture, &caps);
+        let chain = Chain::new(element, &format!("{CAPS},x-dimensions=(string)\"{},{}\"", size.0, size.1));
+        let (mut sequence, mut timestamp) = (0, 0);
+        for _ in 0..frames {
+            for packet in stream(&packets, 1, &mut sequence, &mut timestamp) {
+                chain.source.push(packet).unwrap();
+            }
+        }
+        println!("{frames} frames of {} packets, {} put out", packets.len(), chain.counted());
+    } else {
+        let mut chain = Chain::new(&format!("{element} mtu=1400"), &caps);
+        for _ in 0..frames {
+            chain.push(&picture);
+        }
+        println!("{frames} frames, {} packets", chain.counted());
+    }
+}
+
 /// Bars: theirs and ours, CPU ns per packet.
 fn svg(rows: &[Row]) -> String {
     let most = rows.iter().map(|row| row.theirs.max(row.ours)).fold(1.0, f64::max);
@@ -318,6 +344,13 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let option =
         |name: &str| arguments.iter().position(|one| one == name).and_then(|at| arguments.get(at + 1));
+    if let Some(element) = option("--drive") {
+        let number = |name, otherwise: usize| {
+            option(name).map_or(otherwise, |text| text.parse().expect("a number is wanted"))
+        };
+        drive(element, PICTURES[number("--picture", 0)], number("--frames", 10) as u64);
+        return;
+    }
     let rounds = option("--rounds").map_or(25, |rounds| rounds.parse().expect("--rounds wants a number"));
     let mut rows = Vec::new();
     for row in [pay_row, send_row, depay_row] {

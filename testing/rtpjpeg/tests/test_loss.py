@@ -2,11 +2,15 @@
 """Packets lost, reordered and doubled between payloader and depayloader. Nothing wrong may be shown as good."""
 
 import random
+import socket
 import subprocess
+import time
 
 import pytest
+from harness.proc import Child, free_udp_port, wait_until
 from rtpjpeg_harness import carry as c
 from rtpjpeg_harness.pictures import decode, encode, psnr
+from rtpjpeg_harness.receivers import listening, session_description
 
 SIZE = (640, 480)
 FRAMES = 60
@@ -130,6 +134,44 @@ def test_losses(model, rate, pictures, restarting):
 def frames_intact(frames, arrived):
     there = {packet[0] for packet in arrived}
     return sum(all(packet[0] in there for packet in frame) for frame in frames)
+
+
+def seen_by_ffmpeg(packets, directory):
+    """The pictures that FFmpeg makes of these packets, sent by UDP."""
+    port, log = free_udp_port(), directory / "ffmpeg.log"
+    (directory / "camera.sdp").write_text(session_description(port))
+    argv = ["ffmpeg", "-hide_banner", "-loglevel", "warning", "-protocol_whitelist", "file,udp,rtp", "-buffer_size", "4000000"]
+    argv += ["-analyzeduration", "0", "-probesize", "32", "-i", "camera.sdp", "-c", "copy", "-f", "image2", "%d.jpg"]
+    with Child(argv, log, cwd=directory) as child, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        wait_until(lambda: listening(port) or child.returncode is not None, 20, lambda: child.tail())
+        for data, _ in packets:
+            sender.sendto(data, ("127.0.0.1", port))
+            time.sleep(0.001)
+        time.sleep(1)
+        child.interrupt()
+        child.wait(10)
+    return [path.read_bytes() for path in directory.glob("*.jpg")]
+
+
+@pytest.mark.parametrize("model,rate", [("random", 0.01), ("random", 0.05), ("bursts", 0.05)])
+@pytest.mark.parametrize("pay,restarts", [("rtpjpegpay-rs", False), ("rtpjpegpay-rs restart-mode=aligned", True), ("rtpjpegpay", False)])
+def test_losses_seen_by_ffmpeg(pay, restarts, model, rate, pictures, restarting, tmp_path, needs):
+    """It drops what is not whole, whoever sent it."""
+    needs("ffmpeg")
+    source = restarting if restarts else pictures
+    _, frames = sent(pay, source)
+    # It may miss the first pictures, so nothing is lost of these.
+    lead = 5
+    lose = (random_loss if model == "random" else bursts)(rate)
+    arrived = lose(random.Random(f"{model} {rate}"), [packet for frame in frames[lead:] for packet in frame])
+    intact = frames_intact(frames[lead:], arrived)
+    shown = seen_by_ffmpeg([packet for frame in frames[:lead] for packet in frame] + arrived, tmp_path)
+    originals = [decode(picture) for picture in source]
+    right = sum(any(psnr(decode(picture), original) == 99.0 for original in originals) for picture in shown)
+    print(f"{pay}, FFmpeg, {model} {rate}: {right} of {FRAMES} whole, {len(shown) - right} wrong")
+    # The last one has no successor that tells FFmpeg that it is over, if its marker is lost.
+    assert right == len(shown) and intact - 1 <= right <= intact + lead, (right, len(shown), intact)
+    assert intact < FRAMES - lead
 
 
 @pytest.mark.parametrize("pay", ["rtpjpegpay-rs", "rtpjpegpay"])

@@ -4,7 +4,6 @@
 import json
 import re
 import socket
-import statistics
 import struct
 import time
 import urllib.request
@@ -192,30 +191,15 @@ def test_reports_put_both_views_on_one_clock(tmp_path, ports):
             assert listener.reports[-1].bye and listener.reports[-1].octets == sum(len(packet.data) - 12 for packet in listener.packets)
             # The wall time of a picture is just before it came.
             delays = [packet.at - wall(packet.timestamp, reports[-1]) for packet in listener.packets if packet.marker]
-            assert -0.002 < min(delays) and statistics.median(delays) < 0.5, (min(delays), statistics.median(delays))
-        # The same moment, told by both: what one's report says of its time, the other's line says, too.
-        first, second = one.reports[0], two.reports[0]
-        assert abs(first.ntp - first.at) < 0.5 and abs(second.ntp - second.at) < 0.5
+            # Encoding and sending takes a few ms at best; stamps are rounded down to a tick.
+            assert -0.001 < min(delays) < 0.05, sorted(delays)[:5]
+            assert abs(reports[0].ntp - reports[0].at) < 0.5
 
 
 def wall(timestamp, report):
     """Wall time of an RTP time by a sender report."""
     ticks = (timestamp - report.rtp + 2**31) % 2**32 - 2**31
     return report.ntp + ticks / CLOCK_RATE
-
-
-def test_two_views_show_the_same_moment(tmp_path, ports, needs):
-    """The test picture's ball depends on the wall clock alone: pictures of one wall time by RTCP show it at the same place."""
-    needs("ffmpeg")
-    with Listener(ports[0]) as one, Listener(ports[1]) as two:
-        with Streamer(tmp_path, [camera(1, ports[0]), camera(2, ports[1])]) as streamer:
-            wait_until(lambda: one.reports and two.reports and min(one.frames(), two.frames()) >= 60, 30, lambda: streamer.tail())
-    first = {packet.timestamp: wall(packet.timestamp, one.reports[-1]) for packet in one.packets}
-    second = {packet.timestamp: wall(packet.timestamp, two.reports[-1]) for packet in two.packets}
-    # Both run with 25 pictures a second; each has a partner at most half an interval away.
-    begin, end = max(min(first.values()), min(second.values())), min(max(first.values()), max(second.values()))
-    away = [min(abs(a - b) for b in second.values()) for a in first.values() if begin <= a <= end]
-    assert len(away) > 30 and max(away) < 0.021, max(away)
 
 
 def test_receivers_reports_become_figures(tmp_path, ports):

@@ -254,6 +254,7 @@ impl RTPBaseDepayloadImpl for RtpJpegDepay {
             *packets += 1;
             output.note(packet.timestamp, rtp.buffer().pts());
             match reassembler.push(&packet) {
+                Ok(events) if events.is_empty() && !packet.marker => return None,
                 Ok(events) => {
                     let [first, second] = self.finish(events, output);
                     // The base class lets nothing older pass, so after the marker nothing can be added.

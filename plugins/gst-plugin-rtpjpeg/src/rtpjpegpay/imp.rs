@@ -429,7 +429,11 @@ impl<'a> Maker<'a> {
                 out.set_flags(gst::BufferFlags::MARKER);
             }
             if self.pool.is_some() {
-                out.set_size(RTP_HEADER_LEN + packet.len());
+                let size = RTP_HEADER_LEN + packet.len();
+                // All packets but the last have the pool's size.
+                if out.size() != size {
+                    out.set_size(size);
+                }
                 let mut map = out.map_writable().map_err(failed)?;
                 if let Some((head, payload)) = map.split_first_chunk_mut::<RTP_HEADER_LEN>() {
                     // Version 2, marker; the base class fills in the rest.
