@@ -282,3 +282,48 @@ fn options_that_are_not_understood_are_refused() {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.set("latency=5")));
     assert!(result.is_err());
 }
+
+/// Runs only as the child of the next test.
+#[test]
+fn by_name() {
+    if std::env::var_os("BY_NAME").is_none() {
+        return;
+    }
+    let library = Library::load(None).unwrap();
+    assert_eq!(library.name(), "librockchip_mpp.so.1");
+    // The options of the environment are in force: this release does not know the key, and there is no device.
+    let (mut cfg, mut ctx, mut api) = (null_mut(), null_mut(), null_mut());
+    let s = library.symbols();
+    // SAFETY: variables and a text that ends with zero.
+    unsafe {
+        assert_eq!((s.mpp_enc_cfg_init)(&mut cfg), 0);
+        assert_eq!((s.mpp_enc_cfg_set_s32)(cfg, c"h265:tier".as_ptr(), 1), MPP_NOK);
+        assert_eq!((s.mpp_create)(&mut ctx, &mut api), 0);
+        assert_eq!((s.mpp_init)(ctx, MPP_CTX_ENC, AVC), -1);
+    }
+    println!("loaded by name");
+}
+
+#[test]
+fn it_is_found_by_name_and_reads_the_environment() {
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("by-name-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(rockchip_mpp_sim::library().unwrap(), folder.join("librockchip_mpp.so.1"))
+        .unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "by_name", "--nocapture"])
+        .env("BY_NAME", "1")
+        .env("MPP_SIM", "release=1.0.4 init-error=-1")
+        .env("LD_LIBRARY_PATH", &folder)
+        .env_remove("ROCKCHIP_MPP_LIBRARY")
+        .output()
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("loaded by name"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
