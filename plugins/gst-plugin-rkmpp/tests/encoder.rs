@@ -299,10 +299,35 @@ fn a_broken_encoder_is_restarted_and_then_given_up() {
 }
 
 #[test]
+fn an_encoder_that_hangs_is_restarted() {
+    let simulator = Simulator::new("wedge-at=5");
+    let running = Running::new(&format!(
+        "videotestsrc is-live=true ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
+         ! fakesink name=out sync=false",
+        enc("")
+    ));
+    running.play();
+    running.wait_for(4);
+    let begin = std::time::Instant::now();
+    while running.stats().get::<u64>("restarts").unwrap() == 0 {
+        assert!(begin.elapsed().as_secs() < 12, "{:?}", running.stats());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    simulator.configure("wedge-at=0");
+    running.wait_for(30);
+    running.pipeline.send_event(gst::event::Eos::new());
+    let made = running.finish();
+    assert!(made.errors.is_empty(), "{:?}", made.errors);
+    assert_eq!(made.warnings.len(), 1, "{:?}", made.warnings);
+    // The new encoder begins with a keyframe.
+    assert_eq!(made.buffers.iter().filter(|buffer| is_key(buffer)).count(), 2);
+}
+
+#[test]
 fn a_full_queue_and_full_memory_are_no_panic() {
     let simulator = Simulator::new("busy-input=7");
     let made = run(&format!("{} ! {} ! fakesink name=out sync=false", source(20, "NV12", 320, 240), enc("")));
-    assert!(made.errors.is_empty(), "{:?}", made.errors);
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{made:?}");
     assert_eq!(made.buffers.len(), 20);
     simulator.assert_clean();
     drop(simulator);

@@ -239,17 +239,13 @@ impl Flow {
         self.changed.notify_all();
     }
 
-    /// Takes a packet out for the other thread to finish; tells whether there was one.
-    pub fn collect(&self, encoder: &Encoder) -> bool {
+    /// Takes a packet out for the other thread to finish.
+    pub fn collect(&self, encoder: &Encoder) {
         let _getter = lock(&self.getter);
-        match encoder.get() {
-            Ok(Some(encoded)) => {
-                let mut inner = lock(&self.inner);
-                inner.progress = Instant::now();
-                inner.queue.push_back(encoded);
-                true
-            }
-            _ => false,
+        if let Ok(Some(encoded)) = encoder.get() {
+            let mut inner = lock(&self.inner);
+            inner.progress = Instant::now();
+            inner.queue.push_back(encoded);
         }
     }
 

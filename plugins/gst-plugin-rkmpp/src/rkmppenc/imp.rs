@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -31,6 +31,8 @@ pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// How long the library waits for a packet, ms. Under 20, old releases spin.
 const OUTPUT_TIMEOUT: Timeout = Timeout::Millis(100);
+/// Between two tries to put a frame into a full queue.
+const RETRY: Duration = Duration::from_millis(1);
 /// A failed encoder is opened again so many times.
 const MAX_RESTARTS: u64 = 3;
 
@@ -208,7 +210,9 @@ impl VideoEncoderImpl for RkMppEnc {
             self.restart(&mut session, reason)?;
         }
         let result = self.encode(&mut session, frame);
-        *lock(&self.session) = Some(session);
+        if result.is_ok() || self.flow.failure().is_none() {
+            *lock(&self.session) = Some(session);
+        }
         result
     }
 
@@ -216,6 +220,10 @@ impl VideoEncoderImpl for RkMppEnc {
         // The event's handler has waited already.
         self.flow.result()?;
         if let Some(reason) = self.flow.failure() {
+            if lock(&self.session).is_none() {
+                // Told already.
+                return Err(gst::FlowError::Error);
+            }
             gst::element_imp_error!(
                 self,
                 gst::ResourceError::Failed,
@@ -718,20 +726,28 @@ impl RkMppEnc {
         drop(frame);
         let begin = Instant::now();
         while let Err(mut refused) = session.encoder.put(picture, token) {
-            if !refused.is_full() || begin.elapsed() > HANG {
-                if let Some(buffer) = refused.frame.take_buffer() {
-                    self.flow.put_back(buffer);
-                }
-                self.flow.remove(token);
-                gst::element_imp_error!(
-                    self,
-                    gst::StreamError::Encode,
-                    ("The encoder does not take a frame: {}", refused.code)
-                );
-                return Err(gst::FlowError::Error);
+            let full = refused.is_full();
+            if full && begin.elapsed() < HANG {
+                picture = refused.frame;
+                // The hardware makes room, whether its packets are taken out or not.
+                std::thread::sleep(RETRY);
+                continue;
             }
-            picture = refused.frame;
-            self.flow.collect(&session.encoder);
+            if let Some(buffer) = refused.frame.take_buffer() {
+                self.flow.put_back(buffer);
+            }
+            if full {
+                // Gives up this frame with those in flight.
+                self.restart(session, "it takes no more frames")?;
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            self.flow.remove(token);
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Encode,
+                ("The encoder does not take a frame: {}", refused.code)
+            );
+            return Err(gst::FlowError::Error);
         }
         Ok(gst::FlowSuccess::Ok)
     }
