@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Between GStreamer's caps and V4L2's formats.
+
+use gst_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry, VideoFormat, VideoTransferFunction};
+use v4l2_m2m::codec::Codec;
+use v4l2_m2m::ioctl::Colorimetry;
+use v4l2_m2m::picture::RawFormat;
+use v4l2_m2m::probe::CodecSupport;
+use v4l2_m2m::uapi::{
+    V4L2_COLORSPACE_BT2020, V4L2_COLORSPACE_REC709, V4L2_COLORSPACE_SMPTE170M, V4L2_QUANTIZATION_FULL_RANGE,
+    V4L2_QUANTIZATION_LIM_RANGE,
+};
+
+/// Greatest width or height of any device.
+const MAX_SIZE: i32 = 32768;
+
+/// Media type of a codec.
+pub(crate) fn media_type(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "video/x-h264",
+        Codec::H265 => "video/x-h265",
+        Codec::Vp8 => "video/x-vp8",
+        _ => "video/x-fwht",
+    }
+}
+
+fn codec_of(structure: &gst::StructureRef) -> Option<Codec> {
+    Codec::ALL.into_iter().find(|codec| media_type(*codec) == structure.name())
+}
+
+fn coded(codec: Codec) -> gst::Caps {
+    let builder = gst::Caps::builder(media_type(codec));
+    match codec {
+        Codec::H264 | Codec::H265 => {
+            builder.field("stream-format", "byte-stream").field("alignment", "au").build()
+        }
+        _ => builder.build(),
+    }
+}
+
+/// Everything that any device may make.
+pub(crate) fn src_template() -> gst::Caps {
+    let mut caps = gst::Caps::new_empty();
+    for codec in Codec::ALL {
+        caps.merge(coded(codec));
+    }
+    caps
+}
+
+pub(crate) fn video_format(raw: RawFormat) -> VideoFormat {
+    match raw {
+        RawFormat::Nv12 => VideoFormat::Nv12,
+        RawFormat::I420 => VideoFormat::I420,
+        RawFormat::Nv21 => VideoFormat::Nv21,
+        RawFormat::Yv12 => VideoFormat::Yv12,
+        RawFormat::Yuy2 => VideoFormat::Yuy2,
+        _ => VideoFormat::Uyvy,
+    }
+}
+
+pub(crate) fn raw_format(format: VideoFormat) -> Option<RawFormat> {
+    RawFormat::ALL.into_iter().find(|raw| video_format(*raw) == format)
+}
+
+fn raw(formats: &[RawFormat], width: i32, height: i32) -> gst::Caps {
+    let names = formats.iter().map(|raw| video_format(*raw).to_str().to_string());
+    gst::Caps::builder("video/x-raw")
+        .field("format", gst::List::new(names))
+        .field("width", gst::IntRange::new(1, width.max(2)))
+        .field("height", gst::IntRange::new(1, height.max(2)))
+        .field(
+            "framerate",
+            gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1)),
+        )
+        .build()
+}
+
+/// Everything that any device may take.
+pub(crate) fn sink_template() -> gst::Caps {
+    raw(&RawFormat::ALL, MAX_SIZE, MAX_SIZE)
+}
+
+/// What this device takes, for the codecs that downstream takes.
+pub(crate) fn sink_caps(codecs: &[CodecSupport], downstream: Option<&gst::Caps>) -> gst::Caps {
+    let mut all = gst::Caps::new_empty();
+    for support in codecs {
+        if downstream.is_none_or(|caps| caps.can_intersect(&coded(support.codec))) {
+            let size = |size: Option<u32>| size.and_then(|size| i32::try_from(size).ok()).unwrap_or(MAX_SIZE);
+            let formats: Vec<_> = support.raws.iter().map(|(raw, _)| *raw).collect();
+            let sizes = support.sizes;
+            all.merge(raw(&formats, size(sizes.map(|s| s.width.1)), size(sizes.map(|s| s.height.1))));
+        }
+    }
+    all
+}
+
+/// What was chosen of downstream's caps.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Wanted {
+    pub codec: Codec,
+    pub profiles: Vec<String>,
+    pub level: Option<String>,
+}
+
+/// The first of downstream's caps that the device can make from this raw format.
+pub(crate) fn choose(downstream: &gst::Caps, codecs: &[CodecSupport], raw: RawFormat) -> Option<Wanted> {
+    let able = |codec: &Codec| {
+        codecs.iter().any(|s| s.codec == *codec && s.raws.iter().any(|(format, _)| *format == raw))
+    };
+    downstream.iter().find_map(|structure| {
+        let codec = codec_of(structure).filter(able)?;
+        let texts = |field: &str| -> Vec<String> {
+            if let Ok(text) = structure.get::<String>(field) {
+                return vec![text];
+            }
+            let list = structure.get::<gst::List>(field);
+            list.map(|list| list.iter().filter_map(|value| value.get().ok()).collect()).unwrap_or_default()
+        };
+        // A list of levels is a choice that the least level which fits may be part of; only one level is a demand.
+        let level = structure.get::<String>("level").ok();
+        Some(Wanted { codec, profiles: texts("profile"), level })
+    })
+}
+
+/// What is made.
+pub(crate) fn output(codec: Codec, profile: Option<&str>, level: Option<&str>) -> gst::Caps {
+    let mut caps = coded(codec);
+    for (field, value) in [("profile", profile), ("level", level)] {
+        if let Some(value) = value {
+            caps.make_mut().set(field, value);
+        }
+    }
+    caps
+}
+
+/// V4L2's numbers for a colorimetry; 0 where there is none.
+pub(crate) fn colorimetry(color: &VideoColorimetry) -> Colorimetry {
+    let colorspace = match color.matrix() {
+        VideoColorMatrix::Bt709 => V4L2_COLORSPACE_REC709,
+        VideoColorMatrix::Bt601 => V4L2_COLORSPACE_SMPTE170M,
+        VideoColorMatrix::Bt2020 => V4L2_COLORSPACE_BT2020,
+        _ => 0,
+    };
+    let quantization = match color.range() {
+        VideoColorRange::Range0_255 => V4L2_QUANTIZATION_FULL_RANGE,
+        VideoColorRange::Range16_235 => V4L2_QUANTIZATION_LIM_RANGE,
+        _ => 0,
+    };
+    // enum v4l2_xfer_func: 1 BT.709 (BT.601 and BT.2020 have the same), 2 sRGB.
+    let transfer = match color.transfer() {
+        VideoTransferFunction::Bt709 => 1,
+        VideoTransferFunction::Srgb => 2,
+        _ => 0,
+    };
+    Colorimetry { colorspace, transfer, encoding: 0, quantization }
+}

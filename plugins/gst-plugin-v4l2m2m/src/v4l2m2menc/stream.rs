@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Frames into the device and out of it.
+//!
+//! The base class's stream lock orders what goes out: the streaming thread has it in `handle_frame`, and takes coded
+//! frames itself while it waits for a free buffer; the pusher has it through a frame that it holds.
+
+use std::time::Duration;
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_video::prelude::*;
+use v4l2_m2m::config::Config;
+use v4l2_m2m::encoder::Raw;
+use v4l2_m2m::error::EncoderError;
+use v4l2_m2m::picture::Source;
+use v4l2_m2m::worker::{Coded, Notice, Step, Want, Worker, WorkerError};
+
+use super::caps;
+use super::imp::{CAT, V4l2M2mEnc, lock};
+
+/// Latency is reported in steps of this.
+const LATENCY_STEP: Duration = Duration::from_millis(5);
+
+impl V4l2M2mEnc {
+    /// Sets up a stream for the caps and settings of now.
+    pub(super) fn set_up(&self, worker: &Worker) -> Result<(), ()> {
+        let settings = lock(&self.settings).clone();
+        let (info, wanted) = {
+            let state = lock(&self.state);
+            (state.info.clone(), state.wanted.clone())
+        };
+        let (Some(info), Some(wanted)) = (info, wanted) else { return Err(()) };
+        let raw = caps::raw_format(info.format()).ok_or(())?;
+        let mut config = Config::new(wanted.codec, raw, info.width(), info.height());
+        settings.apply(&mut config);
+        (config.bitrate, config.peak_bitrate) = self.bitrate();
+        config.profiles = wanted.profiles;
+        config.level = wanted.level;
+        config.colorimetry = caps::colorimetry(&info.colorimetry());
+        let fps = info.fps();
+        // 0/1 is a variable rate: rate control needs some number.
+        if let (Ok(n @ 1..), Ok(d @ 1..)) = (u32::try_from(fps.numer()), u32::try_from(fps.denom())) {
+            config.rate = (n, d);
+        }
+        match worker.configure(&config, settings.device_timeout) {
+            Ok(setup) => {
+                gst::debug!(CAT, imp = self, "set up: {setup:?}");
+                for refused in &setup.refused {
+                    self.tell(&Notice::Refused(refused.clone()));
+                }
+                let mut stats = lock(&self.stats);
+                stats.codec = wanted.codec.name().to_owned();
+                stats.profile = setup.chosen.profile.unwrap_or_default().to_owned();
+                stats.level = setup.chosen.level.unwrap_or_default().to_owned();
+                stats.bitrate = config.bitrate;
+                drop(stats);
+                let mut state = lock(&self.state);
+                state.setup = Some(setup);
+                (state.restart, state.failed) = (false, false);
+                Ok(())
+            }
+            Err(error) => {
+                self.post(&error);
+                Err(())
+            }
+        }
+    }
+
+    pub(super) fn negotiate_output(
+        &self,
+        input: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+    ) -> Result<(), gst::LoggableError> {
+        let caps = {
+            let state = lock(&self.state);
+            let chosen = state.setup.as_ref().map(|setup| setup.chosen).unwrap_or_default();
+            state.wanted.as_ref().map(|wanted| caps::output(wanted.codec, chosen.profile, chosen.level))
+        };
+        let caps = caps.ok_or_else(|| gst::loggable_error!(CAT, "nothing is set up"))?;
+        let obj = self.obj();
+        // At least the time of a frame until it has been measured.
+        let info = input.info();
+        let frame = u64::try_from(info.fps().numer())
+            .ok()
+            .filter(|n| *n > 0)
+            .map(|n| Duration::from_secs_f64(f64::from(info.fps().denom().max(1)) / n as f64));
+        self.report_latency(frame.unwrap_or(LATENCY_STEP));
+        let output = obj
+            .set_output_state(caps, Some(input))
+            .map_err(|_| gst::loggable_error!(CAT, "no output caps"))?;
+        obj.negotiate(output).map_err(|_| gst::loggable_error!(CAT, "downstream does not take the caps"))
+    }
+
+    /// One frame in.
+    pub(super) fn encode(
+        &self,
+        mut frame: gst_video::VideoCodecFrame,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let worker = self.worker().ok_or(gst::FlowError::Error)?;
+        let obj = self.obj();
+        let number = u64::from(frame.system_frame_number());
+        let mut force = frame.flags().contains(gst_video::VideoCodecFrameFlags::FORCE_KEYFRAME);
+        // Whether it is one is told by what comes out.
+        frame.unset_flags(gst_video::VideoCodecFrameFlags::SYNC_POINT);
+        let buffer = frame.input_buffer_owned().ok_or(gst::FlowError::Error)?;
+        lock(&self.stats).frames_in += 1;
+        let (flow, failed, active) = {
+            let state = lock(&self.state);
+            (state.flow, state.failed, state.targets.active())
+        };
+        if failed {
+            obj.finish_frame(frame)?;
+            return Err(gst::FlowError::Error);
+        }
+        if let Some(flow) = flow {
+            obj.finish_frame(frame)?;
+            return Err(flow);
+        }
+        if !active {
+            lock(&self.state).paused = true;
+            lock(&self.stats).frames_paused += 1;
+            return obj.finish_frame(frame);
+        }
+        drop(frame);
+        self.notices(&worker);
+        force |= std::mem::take(&mut lock(&self.state).paused);
+        let (restart, missing) = {
+            let state = lock(&self.state);
+            (state.restart, state.setup.is_none())
+        };
+        if restart {
+            lock(&self.stats).restarts += 1;
+            gst::debug!(CAT, imp = self, "draining for a new stream");
+            self.drain(&worker, Some(number))?;
+        }
+        if restart || missing {
+            self.set_up(&worker).map_err(|()| gst::FlowError::Error)?;
+            // A stream begins with a keyframe.
+            force = false;
+        }
+        if force {
+            lock(&self.stats).keyframes_requested += 1;
+        }
+        let mut slot = loop {
+            match worker.step(Want::Slot, self.patience()) {
+                Step::Slot(slot) => break slot,
+                other => {
+                    self.step(other)?;
+                }
+            }
+        };
+        let (info, layout) = {
+            let state = lock(&self.state);
+            (state.info.clone(), state.setup.as_ref().map(|setup| setup.layout.clone()))
+        };
+        let (Some(info), Some(layout)) = (info, layout) else {
+            worker.put_back(slot);
+            return Err(gst::FlowError::NotNegotiated);
+        };
+        let whole = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info).is_ok_and(|picture| {
+            let mut sources = Vec::with_capacity(4);
+            for plane in 0..picture.n_planes() {
+                let stride = picture.plane_stride().get(plane as usize).copied().unwrap_or(0);
+                if let (Ok(data), Ok(stride)) = (picture.plane_data(plane), usize::try_from(stride)) {
+                    sources.push(Source { data, stride });
+                }
+            }
+            layout.copy(&sources, slot.planes_mut())
+        });
+        if !whole {
+            // A frame that is smaller than its caps say.
+            worker.put_back(slot);
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                (
+                    "A frame of {} bytes does not hold the picture that its caps tell of; dropped",
+                    buffer.size()
+                )
+            );
+            return self.lose(number);
+        }
+        worker.encode(slot, Raw::Mapped, number, force).map_err(|error| {
+            self.post(&error);
+            gst::FlowError::Error
+        })?;
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Everything out of the device, and the stream ended. `keep` is a frame that was not given to it.
+    pub(super) fn drain(
+        &self,
+        worker: &Worker,
+        keep: Option<u64>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (set_up, failed) = {
+            let state = lock(&self.state);
+            (state.setup.is_some(), state.failed)
+        };
+        let mut result = Ok(gst::FlowSuccess::Ok);
+        if set_up && !failed && worker.drain().is_ok() {
+            loop {
+                match worker.step(Want::Drained, self.patience()) {
+                    Step::Drained => break,
+                    Step::Interrupted => return Err(gst::FlowError::Flushing),
+                    other => {
+                        result = self.step(other);
+                        if result == Err(gst::FlowError::Error) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        lock(&self.state).setup = None;
+        // What the device did not give out is lost, and said to be.
+        let obj = self.obj();
+        let left: Vec<u32> = obj.frames().iter().map(|frame| frame.system_frame_number()).collect();
+        for number in left.into_iter().map(u64::from).filter(|number| Some(*number) != keep) {
+            self.lose(number)?;
+        }
+        result
+    }
+
+    fn patience(&self) -> Duration {
+        // The device's thread notices first, and knows more.
+        lock(&self.settings).device_timeout + Duration::from_millis(500)
+    }
+
+    /// What a wait ended with, when it was not what was waited for.
+    fn step(&self, step: Step) -> Result<gst::FlowSuccess, gst::FlowError> {
+        match step {
+            Step::Coded(coded) => self.output(coded),
+            Step::Failed(error) => {
+                self.post(&WorkerError::Encoder(error));
+                Err(gst::FlowError::Error)
+            }
+            Step::TimedOut => {
+                self.post(&WorkerError::TimedOut(self.patience()));
+                Err(gst::FlowError::Error)
+            }
+            Step::Interrupted => Err(gst::FlowError::Flushing),
+            Step::Slot(_) | Step::Drained => Ok(gst::FlowSuccess::Ok),
+        }
+    }
+
+    /// What came out while no frame came in.
+    pub(super) fn push_coded(&self, worker: &Worker) {
+        let obj = self.obj();
+        // Holding a frame holds the stream lock.
+        let hold = obj.oldest_frame();
+        while let Some(coded) = worker.try_coded() {
+            if let Err(flow) = self.output(coded) {
+                lock(&self.state).flow = Some(flow);
+            }
+        }
+        drop(hold);
+        if let Some(error) = worker.take_error() {
+            self.post(&WorkerError::Encoder(error));
+        }
+        self.notices(worker);
+        lock(&self.stats).headers_inserted = worker.headers_inserted();
+    }
+
+    /// One coded frame out.
+    fn output(&self, coded: Coded) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let obj = self.obj();
+        match coded {
+            Coded::Lost { number } => self.lose(number),
+            Coded::Frame { number: None, data, .. } => {
+                // More of a frame that the base class has forgotten.
+                let mut buffer = gst::Buffer::from_mut_slice(data);
+                if let Some(buffer) = buffer.get_mut() {
+                    buffer.set_pts(lock(&self.state).last_pts);
+                    buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+                }
+                obj.src_pad().push(buffer)
+            }
+            Coded::Frame { number: Some(number), data, keyframe, encode_time } => {
+                let Some(mut frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) else {
+                    gst::debug!(CAT, imp = self, "frame {number} is not waited for any more");
+                    return Ok(gst::FlowSuccess::Ok);
+                };
+                let latency = {
+                    let mut stats = lock(&self.stats);
+                    stats.frames_out += 1;
+                    stats.bytes_out += data.len() as u64;
+                    stats.keyframes += u64::from(keyframe);
+                    let time = encode_time.unwrap_or_default();
+                    stats.encode_time += time;
+                    stats.encode_time_last = time;
+                    stats.encode_time_max = stats.encode_time_max.max(time);
+                    time
+                };
+                if keyframe {
+                    frame.set_flags(gst_video::VideoCodecFrameFlags::SYNC_POINT);
+                }
+                lock(&self.state).last_pts = frame.pts();
+                frame.set_output_buffer(gst::Buffer::from_mut_slice(data));
+                let flow = obj.finish_frame(frame);
+                self.report_latency(latency);
+                flow
+            }
+        }
+    }
+
+    /// Books a frame of which nothing came.
+    fn lose(&self, number: u64) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let obj = self.obj();
+        let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        lock(&self.stats).frames_dropped += 1;
+        gst::debug!(CAT, imp = self, "frame {number} is lost");
+        obj.finish_frame(frame)
+    }
+
+    /// The greatest time measured, so that it settles.
+    fn report_latency(&self, latency: Duration) {
+        let steps = latency.as_nanos().div_ceil(LATENCY_STEP.as_nanos());
+        let latency = LATENCY_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+        {
+            let mut stats = lock(&self.stats);
+            if latency <= stats.latency {
+                return;
+            }
+            stats.latency = latency;
+        }
+        let time = gst::ClockTime::from_nseconds(super::settings::nanos(latency));
+        gst::debug!(CAT, imp = self, "latency {time}");
+        self.obj().set_latency(time, time);
+    }
+
+    /// Acts on what the device's thread has to say.
+    fn notices(&self, worker: &Worker) {
+        for notice in worker.take_notices() {
+            self.tell(&notice);
+            if matches!(notice, Notice::RestartForKey | Notice::RestartForChange(_)) {
+                lock(&self.state).restart = true;
+            }
+        }
+    }
+
+    fn tell(&self, notice: &Notice) {
+        match notice {
+            Notice::Refused(refused) => {
+                gst::warning!(CAT, imp = self, "{} = {}: {}", refused.control, refused.value, refused.reason)
+            }
+            Notice::Unsupported(change) => {
+                gst::warning!(CAT, imp = self, "the device cannot do this: {change:?}");
+            }
+            Notice::NoKeyframes => {
+                if !std::mem::replace(&mut lock(&self.state).key_warned, true) {
+                    gst::element_imp_warning!(
+                        self,
+                        gst::StreamError::Encode,
+                        ("The device does not react to keyframe requests; set a smaller gop-size")
+                    );
+                }
+            }
+            Notice::RestartForChange(_) | Notice::RestartForKey => {
+                gst::debug!(CAT, imp = self, "a new stream is needed: {notice:?}");
+            }
+        }
+    }
+
+    /// Posts a failure, once.
+    fn post(&self, error: &WorkerError) {
+        if std::mem::replace(&mut lock(&self.state).failed, true) {
+            return;
+        }
+        let device = lock(&self.stats).device.clone();
+        match error {
+            WorkerError::Encoder(inner) if inner.is_gone() => gst::element_imp_error!(
+                self,
+                gst::ResourceError::NotFound,
+                ("The encoder {device} has vanished: {error}")
+            ),
+            WorkerError::Encoder(inner) if matches!(**inner, EncoderError::Hung(_)) => {
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::Failed,
+                    ("The encoder {device} hangs: {error}. Restart the pipeline; if that does not help, the driver or the board")
+                )
+            }
+            WorkerError::TimedOut(_) => gst::element_imp_error!(
+                self,
+                gst::ResourceError::Failed,
+                ("The encoder {device} hangs: {error}. Restart the pipeline; if that does not help, the driver or the board")
+            ),
+            _ => gst::element_imp_error!(
+                self,
+                gst::ResourceError::Settings,
+                ("The encoder {device} failed: {error}. `v4l2-ctl -d {device} --list-formats-out --list-ctrls-menus` shows what it takes")
+            ),
+        }
+    }
+}

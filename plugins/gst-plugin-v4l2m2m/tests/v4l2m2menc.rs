@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element on an emulated driver that fails in every way that drivers are known to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use gst::prelude::*;
+use v4l2_m2m::codec::Codec;
+use v4l2_m2m::emulator::{Emulator, Faults, Node};
+use v4l2_m2m::ioctl::Api;
+use v4l2_m2m::uapi::*;
+
+fn all(count: u64) -> Vec<u64> {
+    (0..count).collect()
+}
+
+fn good() -> Bench {
+    bench(node(), H264, |element| element.set_property("gop-size", 1000_u32))
+}
+
+fn faulty(faults: Faults) -> Bench {
+    bench(node().with(faults), H264, |element| {
+        element.set_property("gop-size", 1000_u32);
+        element.set_property("device-timeout", 300_000_000_u64);
+    })
+}
+
+#[test]
+fn frames_come_out_once_with_their_times() {
+    for api in [Api::SinglePlane, Api::MultiPlane] {
+        let mut bench = bench(Node::encoder("/dev/video0", api), H264, |_| ());
+        bench.push(100);
+        bench.eos();
+        let buffers = bench.pull();
+        assert_eq!(Bench::numbers(&buffers), all(100));
+        assert!(buffers.iter().all(|buffer| buffer.duration() == Some(gst::ClockTime::from_mseconds(33))));
+        // Two seconds of 30 frames.
+        assert_eq!(Bench::keys(&buffers), [0, 60]);
+        for buffer in [&buffers[0], &buffers[60]] {
+            let contents = Codec::H264.inspect(&buffer.map_readable().unwrap());
+            assert!(contents.keyframe && contents.complete);
+        }
+        let caps = bench.harness.sinkpad().unwrap().current_caps().unwrap();
+        let caps = caps.structure(0).unwrap();
+        assert_eq!(caps.get::<&str>("profile"), Ok("constrained-baseline"));
+        assert_eq!(caps.get::<&str>("level"), Ok("2"), "for 2 Mbit/s");
+        assert_eq!(caps.get::<i32>("width"), Ok(64));
+        let seen = bench.emulator.seen();
+        assert!(seen.corners.iter().zip(0..).all(|(corner, n)| *corner == (n, n)), "the pictures themselves");
+        assert_eq!(seen.colorspace, V4L2_COLORSPACE_REC709);
+        assert_eq!(
+            (bench.stat("frames-in"), bench.stat("frames-out"), bench.stat("keyframes")),
+            (100, 100, 2)
+        );
+    }
+}
+
+#[test]
+fn the_codec_is_downstreams() {
+    let mut h265 = bench(node(), "video/x-h265,stream-format=byte-stream,alignment=au", |_| ());
+    h265.push(3);
+    h265.eos();
+    let buffers = h265.pull();
+    assert_eq!(buffers.len(), 3);
+    assert!(Codec::H265.inspect(&buffers[0].map_readable().unwrap()).complete);
+    // Both would do: H.264 first.
+    let mut any = bench(node(), "ANY", |_| ());
+    any.push(1);
+    any.eos();
+    assert!(Codec::H264.inspect(&any.pull()[0].map_readable().unwrap()).keyframe);
+    // What the device does not make.
+    let vp8 = bench(node(), "video/x-vp8", |_| ());
+    let caps = vp8.element.static_pad("sink").unwrap().query_caps(None);
+    assert!(caps.is_empty(), "{caps}");
+}
+
+#[test]
+fn profile_and_level_of_downstream_hold() {
+    let wanted = format!("{H264},profile=high,level=(string)4.2");
+    let mut bench = bench(node(), &wanted, |_| ());
+    bench.push(1);
+    bench.eos();
+    assert_eq!(bench.emulator.control(V4L2_CID_MPEG_VIDEO_H264_PROFILE), Some(4));
+    assert_eq!(bench.emulator.control(V4L2_CID_MPEG_VIDEO_H264_LEVEL), Some(13));
+    assert_eq!(bench.pull().len(), 1);
+}
+
+#[test]
+fn ready_fails_with_what_was_tried() {
+    init();
+    let emulator = Emulator::new(vec![
+        Node::camera("/dev/video0"),
+        Node { path: "/dev/video1".into(), ..node().with(Faults { open: Some(13), ..Faults::default() }) },
+    ]);
+    let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    assert!(with_devices(&emulator, || element.set_state(gst::State::Ready)).is_err());
+    let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+    let gst::MessageView::Error(error) = message.view() else { panic!() };
+    let text = error.error().to_string();
+    assert!(text.contains("/dev/video0: camera") && text.contains("/dev/video1: no permission"), "{text}");
+    assert!(error.error().matches(gst::ResourceError::NotFound));
+    element.set_state(gst::State::Null).unwrap();
+    assert_eq!(emulator.seen().open, 0);
+}
+
+#[test]
+fn forced_keyframes() {
+    let mut bench = good();
+    bench.push(10);
+    bench.until("the first frame", |bench| bench.stat("frames-out") >= 6);
+    bench.harness.push_upstream_event(force_key());
+    bench.push(10);
+    bench.eos();
+    let keys = Bench::keys(&bench.pull());
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!((6..=10).contains(&keys[1]), "{keys:?}");
+    assert_eq!((bench.stat("keyframes-requested"), bench.stat("restarts")), (1, 0));
+    // The answer goes downstream.
+    let answered = std::iter::from_fn(|| bench.harness.try_pull_event())
+        .any(|event| gst_video::DownstreamForceKeyUnitEvent::parse(&event).is_ok());
+    assert!(answered);
+}
+
+#[test]
+fn forced_keyframes_of_a_device_that_ignores_requests() {
+    for node in [
+        node().with(Faults { ignore_force_key: true, no_key_flag: true, ..Faults::default() }),
+        node().without(V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME),
+    ] {
+        let mut bench = bench(node, H264, |element| element.set_property("gop-size", 1000_u32));
+        bench.push(10);
+        bench.until("the first frame", |bench| bench.stat("frames-out") >= 6);
+        bench.harness.push_upstream_event(force_key());
+        bench.push(20);
+        bench.eos();
+        let buffers = bench.pull();
+        assert_eq!(Bench::numbers(&buffers), all(30), "nothing is lost by the restart");
+        let keys = Bench::keys(&buffers);
+        assert_eq!(keys.len(), 2, "{keys:?}");
+        assert!(keys[1] <= 22, "{keys:?}");
+        assert_eq!(bench.stat("restarts"), 1);
+    }
+}
+
+#[test]
+fn live_bitrate_gop_and_rate() {
+    let mut bench = good();
+    bench.push(5);
+    bench.element.set_property("bitrate", 750_000_u32);
+    bench.until("the bitrate", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE) == Some(750_000));
+    bench.element.set_property("gop-size", 7_u32);
+    bench.until("the GOP size", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_GOP_SIZE) == Some(7));
+    bench.harness.set_src_caps_str(&caps(64, 64, 15));
+    bench.until("the frame rate", |b| b.emulator.seen().rates == [(30, 1), (15, 1)]);
+    bench.push(5);
+    bench.eos();
+    assert_eq!(Bench::numbers(&bench.pull()), all(10));
+    assert_eq!((bench.stat("restarts"), bench.emulator.seen().streams), (0, 1), "all of it live");
+}
+
+#[test]
+fn a_bitrate_that_the_device_takes_only_between_streams() {
+    let busy = vec![V4L2_CID_MPEG_VIDEO_BITRATE];
+    for node in
+        [node().with(Faults { busy, ..Faults::default() }), Node { driver: "wave5-enc".into(), ..node() }]
+    {
+        let mut bench = bench(node, H264, |_| ());
+        bench.push(5);
+        bench.element.set_property("bitrate", 750_000_u32);
+        std::thread::sleep(Duration::from_millis(50));
+        bench.push(5);
+        bench.eos();
+        assert_eq!(Bench::numbers(&bench.pull()), all(10));
+        assert_eq!(bench.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE), Some(750_000));
+        assert_eq!(bench.stat("restarts"), 1);
+    }
+}
+
+#[test]
+fn target_bitrate_and_pause() {
+    let mut bench = good();
+    bench.push(5);
+    assert!(bench.harness.push_upstream_event(target(300_000, true)));
+    bench.until("the target", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE) == Some(300_000));
+    assert_eq!(bench.element.property::<u32>("bitrate"), 2_000_000, "the property stays");
+    bench.until("the frames", |bench| bench.stat("frames-out") == 5);
+    bench.harness.push_upstream_event(target(300_000, false));
+    bench.push(5);
+    bench.harness.push_upstream_event(target(400_000, true));
+    bench.push(5);
+    bench.eos();
+    let buffers = bench.pull();
+    assert_eq!(Bench::numbers(&buffers), [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]);
+    assert_eq!(Bench::keys(&buffers), [0, 10], "who watches again gets a keyframe");
+    assert_eq!(bench.stat("frames-paused"), 5);
+}
+
+#[test]
+fn another_size_loses_no_frame() {
+    let node = Node { latency: Duration::from_millis(5), ..node() };
+    let mut bench = bench(node, H264, |_| ());
+    bench.push(10);
+    bench.size(128, 96);
+    bench.push(10);
+    bench.size(64, 64);
+    bench.push(10);
+    bench.eos();
+    let buffers = bench.pull();
+    assert_eq!(Bench::numbers(&buffers), all(30));
+    assert_eq!(Bench::keys(&buffers), [0, 10, 20]);
+    assert_eq!(bench.stat("frames-dropped"), 0);
+}
+
+#[test]
+fn odd_sizes() {
+    let mut bench = good();
+    bench.size(650, 482);
+    bench.push(3);
+    bench.eos();
+    assert_eq!(bench.pull().len(), 3);
+    assert_eq!(bench.emulator.seen().crop, Some((650, 482)));
+    let caps = bench.harness.sinkpad().unwrap().current_caps().unwrap();
+    assert_eq!(caps.structure(0).unwrap().get::<i32>("width"), Ok(650));
+}
+
+#[test]
+fn lost_frames_are_booked() {
+    let mut bench = faulty(Faults { drop_every: Some(3), ..Faults::default() });
+    bench.push(9);
+    bench.eos();
+    assert_eq!(Bench::numbers(&bench.pull()), [0, 1, 3, 4, 6, 7]);
+    assert_eq!((bench.stat("frames-out"), bench.stat("frames-dropped")), (6, 3));
+}
+
+#[test]
+fn headers_are_inserted_where_the_device_has_them_once() {
+    let mut bench = bench(
+        node().with(Faults { headers_once: true, header_buffer: true, ..Faults::default() }),
+        H264,
+        |element| element.set_property("gop-size", 5_u32),
+    );
+    bench.push(12);
+    bench.eos();
+    let buffers = bench.pull();
+    assert_eq!(Bench::keys(&buffers), [0, 5, 10]);
+    for key in [0, 5, 10] {
+        assert!(Codec::H264.inspect(&buffers[key].map_readable().unwrap()).complete, "{key}");
+    }
+}
+
+#[test]
+fn flushing() {
+    let node = Node { latency: Duration::from_millis(200), ..node() };
+    let mut bench = bench(node, H264, |_| ());
+    bench.push(3);
+    bench.harness.push_event(gst::event::FlushStart::new());
+    bench.harness.push_event(gst::event::FlushStop::new(true));
+    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    bench.harness.push_event(gst::event::Segment::new(&segment));
+    bench.push(2);
+    bench.eos();
+    let buffers = bench.pull();
+    assert_eq!(Bench::numbers(&buffers), [3, 4]);
+    assert_eq!(Bench::keys(&buffers), [3]);
+}
+
+#[test]
+fn a_device_that_fails_is_an_error() {
+    let mut bench = faulty(Faults { eio_after: Some(3), ..Faults::default() });
+    let end = Instant::now() + Duration::from_secs(5);
+    while bench.try_push().is_ok() {
+        assert!(Instant::now() < end);
+    }
+    assert!(bench.error().unwrap().contains("/dev/video11 failed"));
+    // Vanished, while nothing goes in.
+    let mut bench = faulty(Faults::default());
+    bench.push(3);
+    bench.emulator.fault(|faults| faults.gone = true);
+    let end = Instant::now() + Duration::from_secs(5);
+    while bench.try_push().is_ok() {
+        assert!(Instant::now() < end);
+    }
+    let error = bench.error().unwrap();
+    assert!(error.contains("vanished"), "{error}");
+}
+
+#[test]
+fn a_device_that_hangs_is_an_error_and_stops() {
+    let begin = Instant::now();
+    // Noticed without anything more going in.
+    let mut bench = faulty(Faults { hang: true, ..Faults::default() });
+    bench.push(2);
+    assert!(bench.error().unwrap().contains("hangs"));
+    drop(bench);
+    // Blocked for want of buffers, in time and before.
+    let mut bench = faulty(Faults { hang: true, ..Faults::default() });
+    while bench.try_push().is_ok() {}
+    assert!(bench.error().unwrap().contains("hangs"));
+    drop(bench);
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn stopping_while_blocked() {
+    let mut bench = bench(node().with(Faults { hang: true, ..Faults::default() }), H264, |element| {
+        element.set_property("device-timeout", 60_000_000_000_u64);
+    });
+    let element = bench.element.clone();
+    let emulator = bench.emulator.clone();
+    let pushing = std::thread::spawn(move || {
+        while bench.try_push().is_ok() {}
+        bench
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let begin = Instant::now();
+    element.set_state(gst::State::Null).unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    drop(pushing.join().unwrap());
+    assert_eq!(emulator.seen().open, 0);
+}
+
+#[test]
+fn a_frame_that_is_too_small_is_dropped() {
+    let mut bench = good();
+    bench.push(1);
+    let mut buffer = gst::Buffer::from_mut_slice(vec![0_u8; 100]);
+    buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(33));
+    let _ = bench.harness.push(buffer);
+    bench.next += 1;
+    bench.push(1);
+    bench.eos();
+    assert_eq!(Bench::numbers(&bench.pull()), [0, 2]);
+}
+
+#[test]
+fn latency_is_measured() {
+    let node = Node { latency: Duration::from_millis(60), ..node() };
+    let mut bench = bench(node, H264, |_| ());
+    bench.push(3);
+    bench.eos();
+    let mut query = gst::query::Latency::new();
+    // The harness answers for upstream.
+    assert!(bench.element.static_pad("src").unwrap().query(&mut query));
+    let (_, least, _) = query.result();
+    assert!(least >= gst::ClockTime::from_mseconds(60), "{least}");
+    assert_eq!(bench.stat("latency"), least.nseconds());
+}
+
+#[test]
+fn nothing_leaks() {
+    init();
+    let emulator = Emulator::new(vec![node()]);
+    let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
+    for _ in 0..100 {
+        with_devices(&emulator, || element.set_state(gst::State::Ready)).unwrap();
+        element.set_state(gst::State::Null).unwrap();
+    }
+    assert_eq!((emulator.seen().opened, emulator.seen().open), (100, 0));
+}
