@@ -20,6 +20,9 @@ pub enum RateControl {
     FixQp,
 }
 
+/// As a GOP size: only the first frame is a keyframe, or as few as the device lets.
+pub const ENDLESS_GOP: u32 = i32::MAX as u32;
+
 /// What an encoder is asked for. The device's own value holds wherever there is a `None` or 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

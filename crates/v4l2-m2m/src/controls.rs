@@ -4,7 +4,7 @@
 //! and is no failure.
 
 use crate::codec::Codec;
-use crate::config::{Config, RateControl};
+use crate::config::{Config, ENDLESS_GOP, RateControl};
 use crate::ioctl::{self, ControlError, ControlInfo, ControlKind};
 use crate::keyframe::Method;
 use crate::level::{self, Level, Stream};
@@ -113,6 +113,12 @@ impl Controls {
         Some(result)
     }
 
+    /// Sets a control to a value that nobody asked for, or the nearest that the device has.
+    fn set_near(&mut self, handle: &Handle, id: u32, value: i64) -> bool {
+        let value = self.get(handle, id).map_or(value, |info| info.clamp(value));
+        self.set(handle, id, value)
+    }
+
     fn first(&mut self, handle: &Handle, ids: &[u32], value: i64) -> bool {
         ids.iter().any(|&id| self.set(handle, id, value))
     }
@@ -121,7 +127,7 @@ impl Controls {
     pub fn apply(&mut self, handle: &Handle, config: &Config, level_up: usize) -> Chosen {
         let codec = config.codec;
         self.rate_control(handle, config);
-        self.gop(handle, config.codec, config.gop());
+        self.gop(handle, config);
         self.set(handle, V4L2_CID_MPEG_VIDEO_B_FRAMES, config.b_frames.into());
         if config.repeat_headers {
             let _ = self.first(
@@ -214,7 +220,7 @@ impl Controls {
         // The peak first where it grows and last where it shrinks; refused either way, the second try counts.
         let peak = i64::from(config.peak());
         if config.rate_control == RateControl::Vbr {
-            self.set(handle, V4L2_CID_MPEG_VIDEO_BITRATE_PEAK, peak);
+            self.set_near(handle, V4L2_CID_MPEG_VIDEO_BITRATE_PEAK, peak);
         }
         self.set(handle, V4L2_CID_MPEG_VIDEO_BITRATE, config.bitrate.into());
         let bits = if config.vbv_size != 0 { config.vbv_size } else { config.bitrate / 5 };
@@ -227,20 +233,20 @@ impl Controls {
         if config.vbv_size != 0 {
             self.wish(handle, control, kib, "vbv-size");
         } else {
-            self.set(handle, control, kib);
+            self.set_near(handle, control, kib);
         }
     }
 
-    fn gop(&mut self, handle: &Handle, codec: Codec, frames: u32) -> bool {
-        let mut done = self.set(handle, V4L2_CID_MPEG_VIDEO_GOP_SIZE, frames.into());
-        if !done && codec == Codec::H264 {
-            done = self.set(handle, V4L2_CID_MPEG_VIDEO_H264_I_PERIOD, frames.into());
+    fn gop(&mut self, handle: &Handle, config: &Config) {
+        let frames = i64::from(config.gop());
+        let set = if matches!(config.gop_size, 0 | ENDLESS_GOP) { Self::set_near } else { Self::set };
+        if !set(self, handle, V4L2_CID_MPEG_VIDEO_GOP_SIZE, frames) && config.codec == Codec::H264 {
+            set(self, handle, V4L2_CID_MPEG_VIDEO_H264_I_PERIOD, frames);
         }
-        if codec == Codec::H265 {
+        if config.codec == Codec::H265 {
             // Every I-frame is an IDR frame.
-            self.set(handle, V4L2_CID_MPEG_VIDEO_HEVC_REFRESH_PERIOD, 1);
+            self.set_near(handle, V4L2_CID_MPEG_VIDEO_HEVC_REFRESH_PERIOD, 1);
         }
-        done
     }
 
     fn profile_and_level(&mut self, handle: &Handle, config: &Config, level_up: usize) -> Chosen {

@@ -179,6 +179,7 @@ impl Encoder {
         let support = self.device.support(config.codec).ok_or(fatal(EncoderError::Codec(config.codec)))?;
         let raw = support.raws.iter().find(|(raw, _)| *raw == config.format);
         let &(_, fourcc) = raw.ok_or(fatal(EncoderError::RawFormat(config.codec)))?;
+        let room = room(config, support.sizes);
 
         let mut capture = Queue::<Capture, Idle>::new(&handle, api);
         let mut output = Queue::<Output, Idle>::new(&handle, api);
@@ -187,7 +188,7 @@ impl Encoder {
             .set_format(&coded)
             .map_err(|error| fatal(EncoderError::Format { queue: "CAPTURE", error }))?;
         let format = output
-            .set_format(&raw_format(config, fourcc))
+            .set_format(&raw_format(config, fourcc, room))
             .map_err(|error| fatal(EncoderError::Format { queue: "OUTPUT", error }))?;
         let layout = Layout::new(config.format, &format, api, config.width, config.height)
             .map_err(|error| fatal(error.into()))?;
@@ -596,7 +597,19 @@ fn coded_format(config: &Config) -> Format {
     }
 }
 
-fn raw_format(config: &Config, fourcc: FourCc) -> Format {
+/// A size that the device takes and the picture fits into. Drivers round to the nearest, which may be too small.
+fn room(config: &Config, sizes: Option<ioctl::FrameSizes>) -> (u32, u32) {
+    let (width, height) = (config.width, config.height);
+    let fit = |size: u32, step: u32, max: u32| {
+        let padded = size.checked_next_multiple_of(step.max(1)).unwrap_or(size);
+        if padded <= max { padded } else { size }
+    };
+    sizes.map_or((width, height), |sizes| {
+        (fit(width, sizes.step.0, sizes.width.1), fit(height, sizes.step.1, sizes.height.1))
+    })
+}
+
+fn raw_format(config: &Config, fourcc: FourCc, (width, height): (u32, u32)) -> Format {
     let separate = fourcc == V4L2_PIX_FMT_YUV420M
         || fourcc == V4L2_PIX_FMT_YVU420M
         || fourcc == V4L2_PIX_FMT_NV12M
@@ -610,7 +623,7 @@ fn raw_format(config: &Config, fourcc: FourCc) -> Format {
     if let (Some(plane), Some(stride)) = (planes.first_mut(), config.stride) {
         plane.bytesperline = stride;
     }
-    Format { fourcc, width: config.width, height: config.height, colorimetry: config.colorimetry, planes }
+    Format { fourcc, width, height, colorimetry: config.colorimetry, planes }
 }
 
 /// Which codecs [`Device::find`] looks for when all are welcome.

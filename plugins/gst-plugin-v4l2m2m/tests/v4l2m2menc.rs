@@ -19,12 +19,12 @@ fn all(count: u64) -> Vec<u64> {
 }
 
 fn good() -> Bench {
-    bench(node(), H264, |element| element.set_property("gop-size", 1000_u32))
+    bench(node(), H264, |element| element.set_property("gop-size", 1000_i32))
 }
 
 fn faulty(faults: Faults) -> Bench {
     bench(node().with(faults), H264, |element| {
-        element.set_property("gop-size", 1000_u32);
+        element.set_property("gop-size", 1000_i32);
         element.set_property("device-timeout", 300_000_000_u64);
     })
 }
@@ -133,7 +133,7 @@ fn forced_keyframes_of_a_device_that_ignores_requests() {
         node().with(Faults { ignore_force_key: true, no_key_flag: true, ..Faults::default() }),
         node().without(V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME),
     ] {
-        let mut bench = bench(node, H264, |element| element.set_property("gop-size", 1000_u32));
+        let mut bench = bench(node, H264, |element| element.set_property("gop-size", 1000_i32));
         bench.push(10);
         bench.until("the first frame", |bench| bench.stat("frames-out") >= 6);
         bench.harness.push_upstream_event(force_key());
@@ -154,7 +154,7 @@ fn live_bitrate_gop_and_rate() {
     bench.push(5);
     bench.element.set_property("bitrate", 750_000_u32);
     bench.until("the bitrate", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE) == Some(750_000));
-    bench.element.set_property("gop-size", 7_u32);
+    bench.element.set_property("gop-size", 7_i32);
     bench.until("the GOP size", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_GOP_SIZE) == Some(7));
     bench.harness.set_src_caps_str(&caps(64, 64, 15));
     bench.until("the frame rate", |b| b.emulator.seen().rates == [(30, 1), (15, 1)]);
@@ -243,7 +243,7 @@ fn headers_are_inserted_where_the_device_has_them_once() {
     let mut bench = bench(
         node().with(Faults { headers_once: true, header_buffer: true, ..Faults::default() }),
         H264,
-        |element| element.set_property("gop-size", 5_u32),
+        |element| element.set_property("gop-size", 5_i32),
     );
     bench.push(12);
     bench.eos();

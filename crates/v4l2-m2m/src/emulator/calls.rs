@@ -121,8 +121,10 @@ fn set_format(file: &mut File, format: &mut v4l2_format, node: &Node, seen: &mut
         }
         let s = node.sizes;
         file.raw = known(&node.raw);
-        file.width = width.clamp(s.min_width, s.max_width).next_multiple_of(s.step_width.max(1));
-        file.height = height.clamp(s.min_height, s.max_height).next_multiple_of(s.step_height.max(1));
+        // To the nearest, as the kernel's helper does.
+        let round = |size: u32, step: u32| (size + step / 2) / step.max(1) * step.max(1);
+        file.width = round(width.clamp(s.min_width, s.max_width), s.step_width);
+        file.height = round(height.clamp(s.min_height, s.max_height), s.step_height);
         file.crop = (file.width, file.height);
         seen.colorspace = colorspace;
     }

@@ -2,7 +2,8 @@
 
 //! Between GStreamer's caps and V4L2's formats.
 
-use gst_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry, VideoFormat, VideoTransferFunction};
+use gst::glib::translate::IntoGlib;
+use gst_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry, VideoFormat};
 use v4l2_m2m::codec::Codec;
 use v4l2_m2m::ioctl::Colorimetry;
 use v4l2_m2m::picture::RawFormat;
@@ -147,11 +148,24 @@ pub(crate) fn colorimetry(color: &VideoColorimetry) -> Colorimetry {
         VideoColorRange::Range16_235 => V4L2_QUANTIZATION_LIM_RANGE,
         _ => 0,
     };
-    // enum v4l2_xfer_func: 1 BT.709 (BT.601 and BT.2020 have the same), 2 sRGB.
-    let transfer = match color.transfer() {
-        VideoTransferFunction::Bt709 => 1,
-        VideoTransferFunction::Srgb => 2,
+    // enum v4l2_ycbcr_encoding
+    let encoding = match color.matrix() {
+        VideoColorMatrix::Bt601 => 1,
+        VideoColorMatrix::Bt709 => 2,
+        VideoColorMatrix::Bt2020 => 6,
         _ => 0,
     };
-    Colorimetry { colorspace, transfer, encoding: 0, quantization }
+    // GstVideoTransferFunction by number, as its newer members have no name here, to enum v4l2_xfer_func.
+    let transfer = match color.transfer().into_glib() {
+        // BT.709, BT.2020 with 12 and 10 bits, BT.601: one curve.
+        5 | 11 | 13 | 16 => 1,
+        // sRGB
+        7 => 2,
+        // SMPTE 240M
+        6 => 4,
+        // SMPTE 2084
+        14 => 7,
+        _ => 0,
+    };
+    Colorimetry { colorspace, transfer, encoding, quantization }
 }

@@ -74,7 +74,7 @@ impl ObjectImpl for V4l2M2mEnc {
         match pspec.name() {
             "bitrate" | "peak-bitrate" => self.change_bitrate(),
             "gop-size" => {
-                let frames = lock(&self.settings).gop_size;
+                let frames = lock(&self.settings).gop();
                 self.change(Change::Gop(frames));
             }
             _ => {}
@@ -335,7 +335,11 @@ impl V4l2M2mEnc {
             let settings = lock(&self.settings);
             (settings.bitrate, settings.peak_bitrate)
         };
-        let bitrate = lock(&self.state).targets.bitrate(own);
+        let (own, bitrate) = {
+            let state = lock(&self.state);
+            let own = if own == 0 { state.info.as_ref().map_or(1_000_000, default_bitrate) } else { own };
+            (own, state.targets.bitrate(own))
+        };
         // A target below the property takes the peak along.
         let peak = u64::from(peak) * u64::from(bitrate) / u64::from(own.max(1));
         (bitrate, u32::try_from(peak).unwrap_or(u32::MAX))
@@ -363,6 +367,15 @@ impl V4l2M2mEnc {
             let _ = worker.change(change);
         }
     }
+}
+
+/// An eighth of a bit for each pixel.
+fn default_bitrate(info: &gst_video::VideoInfo) -> u32 {
+    let fps = info.fps();
+    let positive = |n: i32| u64::try_from(n).ok().filter(|n| *n > 0);
+    let (n, d) = positive(fps.numer()).zip(positive(fps.denom())).unwrap_or((30, 1));
+    let bits = u64::from(info.width()) * u64::from(info.height()) * n / d / 8;
+    u32::try_from(bits.clamp(1, 1_000_000_000)).unwrap_or(1_000_000_000)
 }
 
 /// Whether two infos differ by nothing but the frame rate.

@@ -68,8 +68,11 @@ pub enum HeaderMode {
     #[enum_value(name = "With every keyframe", nick = "each-idr")]
     EachIdr,
     /// Those where the device puts them, mostly the first.
-    #[enum_value(name = "Where the device puts them, mostly at the start of the stream", nick = "once")]
-    Once,
+    #[enum_value(
+        name = "Where the device puts them, mostly at the start of the stream",
+        nick = "first-frame"
+    )]
+    FirstFrame,
 }
 
 glib::wrapper! {

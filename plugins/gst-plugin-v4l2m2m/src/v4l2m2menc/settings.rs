@@ -19,9 +19,9 @@ pub(crate) struct Settings {
     pub peak_bitrate: u32,
     pub rate_control: RateControl,
     pub quality: u32,
-    pub gop_size: u32,
-    pub qp_min: i32,
-    pub qp_max: i32,
+    pub gop_size: i32,
+    pub qp_min: u32,
+    pub qp_max: u32,
     pub b_frames: u32,
     pub vbv_size: u32,
     pub intra_refresh: u32,
@@ -37,13 +37,13 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             device: None,
-            bitrate: 2_000_000,
+            bitrate: 0,
             peak_bitrate: 0,
             rate_control: RateControl::default(),
             quality: 50,
-            gop_size: 0,
-            qp_min: -1,
-            qp_max: -1,
+            gop_size: -1,
+            qp_min: 0,
+            qp_max: 0,
             b_frames: 0,
             vbv_size: 0,
             intra_refresh: 0,
@@ -62,6 +62,14 @@ impl Settings {
         self.device.as_ref().filter(|device| !device.is_empty()).map(PathBuf::from)
     }
 
+    /// The GOP size as the engine counts it.
+    pub fn gop(&self) -> u32 {
+        match self.gop_size {
+            0 => config::ENDLESS_GOP,
+            frames => u32::try_from(frames).unwrap_or(0),
+        }
+    }
+
     /// Fills in what does not depend on the caps.
     pub fn apply(&self, config: &mut config::Config) {
         config.bitrate = self.bitrate;
@@ -73,9 +81,9 @@ impl Settings {
             RateControl::FixQp => config::RateControl::FixQp,
         };
         config.quality = self.quality;
-        config.gop_size = self.gop_size;
-        config.qp_min = u32::try_from(self.qp_min).ok();
-        config.qp_max = u32::try_from(self.qp_max).ok();
+        config.gop_size = self.gop();
+        config.qp_min = Some(self.qp_min).filter(|qp| *qp != 0);
+        config.qp_max = Some(self.qp_max).filter(|qp| *qp != 0);
         config.b_frames = self.b_frames;
         config.vbv_size = self.vbv_size;
         config.intra_refresh = self.intra_refresh;
@@ -161,11 +169,6 @@ fn uint(name: &str, nick: &str, blurb: &str, range: (u32, u32), default: u32, li
     if live { builder.mutable_playing().build() } else { builder.mutable_ready().build() }
 }
 
-fn quantiser(name: &str, nick: &str, blurb: &str, default: i32) -> glib::ParamSpec {
-    let builder = glib::ParamSpecInt::builder(name).nick(nick).blurb(blurb).minimum(-1).maximum(255);
-    builder.default_value(default).mutable_ready().build()
-}
-
 /// The properties, for registration.
 pub(crate) fn properties() -> &'static [glib::ParamSpec] {
     static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
@@ -177,7 +180,14 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                 .blurb("Node of the encoder (for example /dev/video11); empty: the first that encodes")
                 .mutable_ready()
                 .build(),
-            uint("bitrate", "Bitrate", "Target bitrate (bit/s)", (1, u32::MAX), default.bitrate, true),
+            uint(
+                "bitrate",
+                "Bitrate",
+                "Target bitrate (bit/s); 0: width x height x frame rate / 8",
+                any,
+                default.bitrate,
+                true,
+            ),
             uint(
                 "peak-bitrate",
                 "Peak bitrate",
@@ -199,25 +209,21 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                 default.quality,
                 false,
             ),
+            glib::ParamSpecInt::builder("gop-size")
+                .nick("GOP size")
+                .blurb("Frames from one keyframe to the next; -1: those of two seconds, 0: only the first is one")
+                .minimum(-1)
+                .default_value(default.gop_size)
+                .mutable_playing()
+                .build(),
+            uint("qp-min", "Least quantiser", "Least quantiser; 0: the device's", (0, 255), default.qp_min, false),
             uint(
-                "gop-size",
-                "GOP size",
-                "Frames from one keyframe to the next; 0: those of two seconds",
-                any,
-                default.gop_size,
-                true,
-            ),
-            quantiser(
-                "qp-min",
-                "Least quantiser",
-                "Least quantiser; -1: the device's default",
-                default.qp_min,
-            ),
-            quantiser(
                 "qp-max",
                 "Greatest quantiser",
-                "Greatest quantiser (FWHT: the quantiser); -1: the device's default",
+                "Greatest quantiser (FWHT: the quantiser); 0: the device's",
+                (0, 255),
                 default.qp_max,
+                false,
             ),
             uint(
                 "b-frames",

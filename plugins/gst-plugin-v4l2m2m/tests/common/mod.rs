@@ -52,6 +52,7 @@ pub fn bench(node: Node, downstream: &str, prepare: impl FnOnce(&gst::Element)) 
     init();
     let emulator = Emulator::new(vec![node]);
     let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
+    element.set_property("bitrate", 2_000_000_u32);
     prepare(&element);
     let bus = gst::Bus::new();
     let mut harness = with_devices(&emulator, || {

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The README's tables say what the element has.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::*;
+use gst::prelude::*;
+
+const README: &str = include_str!("../README.md");
+
+/// The names in the first column of the table whose head begins with `| head |`, with their rows.
+fn table(head: &str) -> BTreeMap<String, String> {
+    let start = format!("| {head} |");
+    let rows = README.lines().skip_while(|line| !line.starts_with(&start)).skip(2);
+    let names: BTreeMap<_, _> = rows
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| {
+            let cell = line.split('|').nth(1).unwrap();
+            cell.split('`').skip(1).step_by(2).map(|name| (name.to_owned(), line.to_owned()))
+        })
+        .collect();
+    assert!(!names.is_empty(), "no table with the head '{head}'");
+    names
+}
+
+#[test]
+fn properties_and_their_defaults() {
+    init();
+    let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
+    let table = table("property");
+    let all = element.list_properties();
+    let own: BTreeSet<String> = all
+        .iter()
+        .filter(|property| property.owner_type() == element.type_())
+        .map(|property| property.name().to_string())
+        .collect();
+    assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), own);
+    for (name, row) in table {
+        let cell = row.split('|').nth(3).unwrap().trim().to_owned();
+        // Structures have no default, and NULL ones cannot be written as text.
+        let structure = element.find_property(&name).unwrap().value_type() == gst::Structure::static_type();
+        let value = element.property_value(&name);
+        let text = if structure { None } else { value.serialize().ok().filter(|text| text != "NULL") };
+        let text = text.map_or("–".to_owned(), |text| text.to_string());
+        assert_eq!(cell, text, "{name}");
+    }
+}
+
+#[test]
+fn statistics() {
+    init();
+    let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
+    let stats = element.property::<gst::Structure>("stats");
+    let names: BTreeSet<String> = stats.fields().map(|name| name.to_string()).collect();
+    assert_eq!(table("field").into_keys().collect::<BTreeSet<_>>(), names);
+}

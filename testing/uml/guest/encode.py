@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""encode.py ELEMENT STEPS: drives an encoder frame by frame, prints what came out as JSON.
+
+STEPS is JSON, a list of {"push": N, "width": W, "height": H} and {"key": true}.
+"""
+
+import json
+import random
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst  # noqa: E402
+
+Gst.init(None)
+element, steps = sys.argv[1], json.loads(sys.argv[2])
+pipeline = Gst.parse_launch(
+    f"appsrc name=in format=time max-bytes=0 ! {element} name=enc ! video/x-fwht ! appsink name=out sync=false max-buffers=0"
+)
+source, sink, encoder = (pipeline.get_by_name(name) for name in ("in", "out", "enc"))
+pipeline.set_state(Gst.State.PLAYING)
+frames = []
+
+
+def pull(timeout):
+    sample = sink.emit("try-pull-sample", timeout)
+    if sample:
+        buffer, caps = sample.get_buffer(), sample.get_caps().get_structure(0)
+        ok, bytes_ = buffer.map(Gst.MapFlags.READ)
+        assert ok
+        data = bytes(bytes_.data)
+        buffer.unmap(bytes_)
+        frames.append(
+            {
+                "pts": buffer.pts,
+                "key": not buffer.get_flags() & Gst.BufferFlags.DELTA_UNIT,
+                # The I-frame flag of struct fwht_cframe_hdr.
+                "intra": bool(int.from_bytes(data[20:24], "big") & 1 << 10),
+                "caps": [caps.get_value("width"), caps.get_value("height")],
+            }
+        )
+    return sample
+
+
+pushed = 0
+# The same in each frame, and nothing that is as cheap without the frame before: only keyframes are intra then.
+texture = random.Random(1).randbytes(1280 * 720 * 3 // 2)
+for step in steps:
+    if step.get("key"):
+        structure = Gst.Structure.new_from_string("GstForceKeyUnit, all-headers=(boolean)true, count=(uint)1;")
+        assert encoder.get_static_pad("src").send_event(Gst.Event.new_custom(Gst.EventType.CUSTOM_UPSTREAM, structure))
+        continue
+    width, height = step["width"], step["height"]
+    caps = f"video/x-raw,format=NV12,width={width},height={height},framerate=30/1,interlace-mode=progressive,pixel-aspect-ratio=1/1,colorimetry=bt709"
+    source.set_property("caps", Gst.Caps.from_string(caps))
+    stride, rows = (width + 3) // 4 * 4, (height + 1) // 2 * 2
+    for _ in range(step["push"]):
+        buffer = Gst.Buffer.new_wrapped(texture[: stride * rows * 3 // 2])
+        buffer.pts, buffer.duration = pushed * Gst.SECOND // 30, Gst.SECOND // 30
+        assert source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
+        pushed += 1
+        # One at a time, so that it is known which frame a request meets.
+        pull(2 * Gst.SECOND)
+source.emit("end-of-stream")
+while pull(5 * Gst.SECOND):
+    pass
+stats = encoder.get_property("stats") if encoder.find_property("stats") else None
+message = pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
+pipeline.set_state(Gst.State.NULL)
+print(
+    json.dumps(
+        {
+            "pushed": pushed,
+            "frames": frames,
+            "restarts": stats.get_value("restarts") if stats else None,
+            "error": message.parse_error()[0].message if message else None,
+        }
+    )
+)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""`v4l2m2menc` on a real V4L2 core: the kernel's virtual codec (FWHT), beside GStreamer's own element."""
+
+import json
+
+import pytest
+
+from test_uml import UML, fwht_frames, run
+
+PICTURES = "videotestsrc pattern=ball num-buffers={frames} ! video/x-raw,format={format},width={width},height={height},framerate=30/1"
+
+
+def launch(tmp_path, name, encoder, frames=20, width=640, height=480, format="NV12", options=()):
+    """Encodes a test picture; the bytes."""
+    tmp_path.mkdir(exist_ok=True)
+    pictures = PICTURES.format(frames=frames, width=width, height=height, format=format)
+    line = f'gst-launch-1.0 -q {pictures} ! {encoder} ! video/x-fwht ! filesink location="$UML_RESULTS/{name}"'
+    run(*options, "--results", tmp_path, "sh", "-c", line)
+    return (tmp_path / name).read_bytes()
+
+
+def encode(element, steps):
+    done = run("/usr/bin/python3", UML / "guest" / "encode.py", element, json.dumps(steps))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("options", [(), ("--multiplanar",)], ids=["single-planar", "multi-planar"])
+@pytest.mark.parametrize("format", ["NV12", "I420", "YUY2"])
+def test_the_same_bytes_as_gstreamers_own_element(tmp_path, options, format):
+    # The GOP size that the driver begins with, which the other element leaves alone.
+    ours = launch(tmp_path, "ours", "v4l2m2menc gop-size=10", format=format, options=options)
+    peer = launch(tmp_path, "peer", "v4l2fwhtenc", format=format, options=options)
+    assert len(fwht_frames(ours)) == 20
+    assert ours == peer
+
+
+def test_the_same_count_and_timestamps_as_gstreamers_own_element():
+    steps = [{"push": 25, "width": 1280, "height": 720}]
+    ours, peer = encode("v4l2m2menc", steps), encode("v4l2fwhtenc", steps)
+    assert [frame["pts"] for frame in ours["frames"]] == [frame["pts"] for frame in peer["frames"]]
+    assert len(ours["frames"]) == ours["pushed"] == 25
+    assert ours["error"] is None
+    # The driver flags no keyframe: told by the bytes.
+    assert [frame["key"] for frame in ours["frames"]] == [frame["intra"] for frame in ours["frames"]]
+    assert any(frame["key"] for frame in ours["frames"])
+
+
+def test_a_keyframe_from_a_driver_without_the_control():
+    steps = [{"push": 5, "width": 640, "height": 480}, {"key": True}, {"push": 5, "width": 640, "height": 480}]
+    out = encode("v4l2m2menc gop-size=16", steps)
+    assert len(out["frames"]) == 10
+    keys = [number for number, frame in enumerate(out["frames"]) if frame["key"]]
+    assert keys[0] == 0 and len(keys) == 2 and 5 <= keys[1] <= 7, keys
+    assert out["restarts"] == 1
+
+
+def test_another_size_in_the_middle_loses_no_frame():
+    steps = [{"push": 7, "width": 640, "height": 480}, {"push": 7, "width": 1280, "height": 720}]
+    out = encode("v4l2m2menc", steps)
+    assert [frame["pts"] for frame in out["frames"]] == [number * 10**9 // 30 for number in range(14)]
+    assert [frame["caps"] for frame in out["frames"]] == [[640, 480]] * 7 + [[1280, 720]] * 7
+    assert out["frames"][7]["key"]
+
+
+@pytest.mark.parametrize("size", [(650, 482), (320, 240), (641, 361)])
+def test_sizes_that_the_device_does_not_take(size):
+    out = encode("v4l2m2menc", [{"push": 5, "width": size[0], "height": size[1]}])
+    assert len(out["frames"]) == 5
+    assert out["error"] is None
+
+
+def test_nodes_that_are_no_encoder_are_named():
+    for device, reason in [("/dev/video1", "nothing of H.264"), ("/dev/video3", "vim2m"), ("/dev/null", "no V4L2 device")]:
+        done = run("gst-launch-1.0", "videotestsrc", "!", "v4l2m2menc", f"device={device}", "!", "fakesink", check=False)
+        text = (done.stdout + done.stderr).decode()
+        assert done.returncode not in (0, 124, 125), text
+        assert device in text and reason in text, text
+
+
+def test_open_and_close_many_times():
+    code = """
+import os, sys, gi
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+element = Gst.ElementFactory.make("v4l2m2menc")
+counts = []
+for _ in range(100):
+    assert element.set_state(Gst.State.READY) == Gst.StateChangeReturn.SUCCESS
+    assert element.set_state(Gst.State.NULL) == Gst.StateChangeReturn.SUCCESS
+    counts.append(len(os.listdir("/proc/self/fd")))
+print(counts[4], counts[-1])
+"""
+    first, last = run("/usr/bin/python3", "-c", code).stdout.split()[-2:]
+    assert first == last
