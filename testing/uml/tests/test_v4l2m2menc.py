@@ -7,16 +7,15 @@ import pytest
 
 from test_uml import UML, fwht_frames, run
 
-PICTURES = "videotestsrc pattern=ball num-buffers={frames} ! video/x-raw,format={format},width={width},height={height},framerate=30/1"
-
-
-def launch(tmp_path, name, encoder, frames=20, width=640, height=480, format="NV12", options=()):
-    """Encodes a test picture; the bytes."""
-    tmp_path.mkdir(exist_ok=True)
-    pictures = PICTURES.format(frames=frames, width=width, height=height, format=format)
-    line = f'gst-launch-1.0 -q {pictures} ! {encoder} ! video/x-fwht ! filesink location="$UML_RESULTS/{name}"'
-    run(*options, "--results", tmp_path, "sh", "-c", line)
-    return (tmp_path / name).read_bytes()
+def launch(tmp_path, *encoders, format="NV12", options=()):
+    """Encodes a test picture with each; the bytes."""
+    pictures = f"videotestsrc pattern=ball num-buffers=20 ! video/x-raw,format={format},width=640,height=480,framerate=30/1"
+    lines = (
+        f'gst-launch-1.0 -q {pictures} ! {encoder} ! video/x-fwht ! filesink location="$UML_RESULTS/{number}"'
+        for number, encoder in enumerate(encoders)
+    )
+    run(*options, "--results", tmp_path, "sh", "-ec", "\n".join(lines))
+    return [(tmp_path / str(number)).read_bytes() for number in range(len(encoders))]
 
 
 def encode(element, steps):
@@ -28,8 +27,7 @@ def encode(element, steps):
 @pytest.mark.parametrize("format", ["NV12", "I420", "YUY2"])
 def test_the_same_bytes_as_gstreamers_own_element(tmp_path, options, format):
     # The GOP size that the driver begins with, which the other element leaves alone.
-    ours = launch(tmp_path, "ours", "v4l2m2menc gop-size=10", format=format, options=options)
-    peer = launch(tmp_path, "peer", "v4l2fwhtenc", format=format, options=options)
+    ours, peer = launch(tmp_path, "v4l2m2menc gop-size=10", "v4l2fwhtenc", format=format, options=options)
     assert len(fwht_frames(ours)) == 20
     assert ours == peer
 
