@@ -27,6 +27,8 @@ pub struct Library {
     pub surface: unsafe extern "C" fn(u32, u32, u32, c_int) -> *mut c_void,
     pub surface_free: unsafe extern "C" fn(*mut c_void),
     pub report: unsafe extern "C" fn(*const c_char, *mut c_char, usize) -> usize,
+    // Loaded as long as the process lives, as applications must keep NVIDIA's.
+    _library: libloading::Library,
 }
 
 pub fn library() -> &'static Library {
@@ -36,7 +38,7 @@ pub fn library() -> &'static Library {
         let path = std::env::current_exe().unwrap().with_file_name("libnv_v4l2_sim.so");
         // SAFETY: the library has no constructors; its functions have these signatures.
         unsafe {
-            let library = Box::leak(Box::new(libloading::Library::new(&path).unwrap()));
+            let library = libloading::Library::new(&path).unwrap();
             Library {
                 open: *library.get(b"v4l2_open").unwrap(),
                 close: *library.get(b"v4l2_close").unwrap(),
@@ -48,6 +50,7 @@ pub fn library() -> &'static Library {
                 surface: *library.get(b"nv_v4l2_sim_surface").unwrap(),
                 surface_free: *library.get(b"nv_v4l2_sim_surface_free").unwrap(),
                 report: *library.get(b"nv_v4l2_sim_report").unwrap(),
+                _library: library,
             }
         }
     })
