@@ -11,7 +11,8 @@ use super::{
     PANIC_DROP, PANIC_KEEP, PANIC_LOSS, PANIC_MAX_HOLD, PANIC_MAX_SETTLE, PANIC_SETTLE, PANIC_WINDOW,
     PROBE_ABOVE_PEAK, PROBE_FAST, PROBE_MAX_LOSS, PROBE_SLOW, PROVEN_MEMORY, RECOVER_BELOW, RECOVER_STEP,
     RESET_FLOOR, RTT_MEMORY, SAMPLE_INTERVAL, STUCK_AFTER, STUCK_BAND, STUCK_MAX_DELAY, STUCK_MAX_LOSS,
-    UNDERSHOOT, UNDERSHOOT_AFTER, UNDERSHOOT_AGAIN, UNDERSHOOT_KEEP, UP_INTERVAL, UP_STEP, UTILISATION,
+    UNDERSHOOT, UNDERSHOOT_AFTER, UNDERSHOOT_AGAIN, UNDERSHOOT_KEEP, UNDERSHOOT_LESS, UP_INTERVAL, UP_STEP,
+    UTILISATION,
 };
 
 /// What the network showed since the last sample.
@@ -81,8 +82,8 @@ pub(crate) struct Controller {
     proven: Option<(u64, Instant)>,
     /// Since when the estimate is far below that on a free path.
     under: Option<Instant>,
-    /// When that was put right last.
-    undershot: Option<Instant>,
+    /// When that was put right last, and how often in a row.
+    undershot: Option<(Instant, i32)>,
     /// When packets last did not wait.
     calm_at: Option<Instant>,
     /// After a panic: what the estimator is started with once more, and the end of the hold.
@@ -204,16 +205,14 @@ impl Controller {
         let init = ((PANIC_KEEP * carried) as u64).max(RESET_FLOOR);
         self.panicked = Some(now);
         self.peak = Some(carried as u64);
-        self.proven = None;
+        // Half of what the link carried, so it goes through once the queue is empty, whatever the estimator makes of the reports until then.
+        self.proven = Some((init, now));
         self.restart(now, init);
         Some(init)
     }
 
     /// What to start the estimator with, if it fell far below what has just been carried.
     fn undershot(&mut self, now: Instant, view: &View) -> Option<u64> {
-        if self.undershot.is_some_and(|at| now.saturating_duration_since(at) < UNDERSHOOT_AGAIN) {
-            return None;
-        }
         let free = view.queueing < STUCK_MAX_DELAY && view.loss < FREE_LOSS;
         self.proven = self.proven.filter(|(_, at)| now.saturating_duration_since(*at) < PROVEN_MEMORY);
         let flowed = view.sent.min(view.raw);
@@ -229,8 +228,14 @@ impl Controller {
         if now.saturating_duration_since(since) < UNDERSHOOT_AFTER {
             return None;
         }
-        (self.under, self.proven, self.undershot) = (None, None, Some(now));
-        let init = ((UNDERSHOOT_KEEP * most as f64) as u64).max(RESET_FLOOR);
+        let lately = self.undershot.filter(|(at, _)| now.saturating_duration_since(*at) < UNDERSHOOT_AGAIN);
+        let before = lately.map_or(0, |(_, times)| times);
+        (self.under, self.proven, self.undershot) = (None, None, Some((now, before.saturating_add(1))));
+        let init = UNDERSHOOT_KEEP * UNDERSHOOT_LESS.powi(before) * most as f64;
+        let init = (init as u64).max(RESET_FLOOR.min(most));
+        if init <= view.raw {
+            return None;
+        }
         self.restart(now, init);
         Some(init)
     }
@@ -619,6 +624,32 @@ mod tests {
         let high = f.many(15, 6000, 0.0, 0).video.unwrap();
         let next = f.many(5, 6000, 0.0, 0).video.unwrap();
         assert!((1.20..=1.22).contains(&(next as f64 / high as f64)), "{high} {next}");
+    }
+
+    #[test]
+    fn an_estimate_that_falls_after_a_panic_is_put_right_by_what_the_link_carried() {
+        let mut f = cut();
+        let init = f.one(1600, 0.1, 300).reset.unwrap();
+        assert_eq!(init, 800_000);
+        f.many(10, 800, 0.0, 10);
+        assert_eq!(f.resets(), 2, "the panic's own");
+        let put_right = (0..6).find_map(|_| Some(f.one(48, 0.0, 1)).filter(|d| d.reset.is_some())).unwrap();
+        assert!(put_right.reset.unwrap() >= 500_000 && put_right.video.unwrap() > 400_000, "{put_right:?}");
+    }
+
+    #[test]
+    fn an_estimate_that_falls_again_and_again_is_raised_less_each_time() {
+        let mut f = Feed::new(Demand { max: 4_000_000, start: 4_000_000, audio: 0, spare: 0 });
+        let mut raised = Vec::new();
+        for _ in 0..3 {
+            f.many(40, 2000, 0.0, 2);
+            f.one(300, 0.0, 60);
+            raised.extend((0..8).filter_map(|_| f.one(300, 0.0, 2).reset));
+        }
+        assert!(raised.len() == 3 && raised[0] > 1_000_000, "{raised:?}");
+        for pair in raised.windows(2) {
+            assert!((pair[1] as f64) < 0.7 * pair[0] as f64, "{raised:?}");
+        }
     }
 
     #[test]

@@ -125,8 +125,9 @@ const PROVEN_MEMORY: Duration = Duration::from_secs(5);
 const UNDERSHOOT_AFTER: Duration = Duration::from_millis(400);
 /// … this part of that.
 const UNDERSHOOT_KEEP: f64 = 0.9;
-/// If it falls again within this time, it was right.
+/// If it falls again within this time, it may have been right: only this part of that then, and again so each time.
 const UNDERSHOOT_AGAIN: Duration = Duration::from_secs(10);
+const UNDERSHOOT_LESS: f64 = 0.5;
 /// More loss than this is no free path.
 const FREE_LOSS: f32 = 0.02;
 
