@@ -61,8 +61,8 @@ packages_of() {
     simulators) echo libavcodec-dev libavutil-dev ;;
     # gst-launch and the elements that the pipelines of README, demo and tests use.
     runtime) echo gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ;;
-    # Python with GStreamer bindings, an RTSP server, a TLS proxy, network namespaces, a browser, nm, jpegtran.
-    test) echo python3 python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 ffmpeg stunnel4 openssl iproute2 nftables util-linux binutils chromium fonts-dejavu-core libjpeg-turbo-progs ;;
+    # Python with GStreamer bindings, an RTSP server, a TLS proxy, a relay, network namespaces, a browser, nm, jpegtran.
+    test) echo python3 python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 ffmpeg stunnel4 coturn openssl iproute2 nftables util-linux binutils chromium fonts-dejavu-core libjpeg-turbo-progs ;;
     # livekitwebrtcsink of gst-plugins-rs: its headers, and ICE at run time.
     peers) echo build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev gstreamer1.0-nice gstreamer1.0-plugins-bad ;;
     # The clock and the frame counter in the test picture, and their font; ps, to end what the demo started.
@@ -99,6 +99,11 @@ setup_system_packages() {
         done
         ((${#missing[@]})) || continue
         say "installing Debian packages $(purpose_of "$set"): ${missing[*]}"
+        # Nothing that the tests need may begin to serve on somebody's machine by itself.
+        if [[ " ${missing[*]} " == *" coturn "* ]] && command -v systemctl >/dev/null; then
+            say "coturn's own service stays off (systemctl mask); the tests start theirs"
+            as_root systemctl mask coturn.service >/dev/null 2>&1 || true
+        fi
         if [ -z "${SETUP_APT_UPDATED:-}" ]; then
             with_progress "reading Debian's package lists" as_root apt-get update -q
             SETUP_APT_UPDATED=1

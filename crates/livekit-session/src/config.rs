@@ -78,6 +78,16 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Which ways media may take to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum IceTransportPolicy {
+    /// Every way: UDP, and where that does not pass TCP and relays.
+    #[default]
+    All,
+    /// Relays (TURN) only: the server's media ports never see this machine's addresses.
+    Relay,
+}
+
 /// Everything about a session but its tracks.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
@@ -103,6 +113,8 @@ pub struct SessionConfig {
     pub receive_data: bool,
     /// A PEM file with certificate authorities trusted in addition to the system's.
     pub tls_ca_file: Option<PathBuf>,
+    /// Which ways media may take to the server. Default all; the server may narrow it down to relays.
+    pub ice_transport_policy: IceTransportPolicy,
     /// How long one attempt to connect may take, join and transport together. Default 10 s.
     pub connect_timeout: Duration,
     /// How many attempts to connect may fail in a row before the session gives up; `None` (default) = for
@@ -133,6 +145,7 @@ impl SessionConfig {
             attributes: BTreeMap::new(),
             receive_data: false,
             tls_ca_file: None,
+            ice_transport_policy: IceTransportPolicy::default(),
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: None,
             keyframe_min_interval: Duration::from_millis(500),

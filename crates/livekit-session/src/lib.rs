@@ -53,8 +53,8 @@ mod signal;
 mod stats;
 
 pub use config::{
-    Codec, Credentials, Description, H264Profile, LayerConfig, Secret, SessionConfig, TokenProvider,
-    TrackConfig, TrackSource,
+    Codec, Credentials, Description, H264Profile, IceTransportPolicy, LayerConfig, Secret, SessionConfig,
+    TokenProvider, TrackConfig, TrackSource,
 };
 pub use data::{DataError, DataPacket, DataStats, MAX_DATA_BYTES, ReceivedData};
 pub use error::{Error, LeaveReason, PublishError};

@@ -18,14 +18,23 @@ pub enum TransportPath {
     Udp,
     /// TCP, straight to the server, where UDP does not pass.
     Tcp,
+    /// A relay (TURN) that is spoken to by UDP.
+    RelayUdp,
+    /// A relay that is spoken to by TCP.
+    RelayTcp,
+    /// A relay that is spoken to by TLS.
+    RelayTls,
 }
 
 impl TransportPath {
-    /// A short name: `udp` or `tcp`.
+    /// A short name: `udp`, `tcp`, `relay-udp`, `relay-tcp` or `relay-tls`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::RelayUdp => "relay-udp",
+            Self::RelayTcp => "relay-tcp",
+            Self::RelayTls => "relay-tls",
         }
     }
 }

@@ -4,6 +4,7 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ class Namespaces:
             raise NotPermitted("only root may make named network namespaces")
         tag = secrets.token_hex(3)
         self.server, self.client = f"lks{tag}", f"lkc{tag}"
-        self._made, self._relay = [], None
+        self._made, self._relay, self._etc = [], None, None
         try:
             for name in (self.server, self.client):
                 _ip("netns", "add", name)
@@ -71,6 +72,17 @@ class Namespaces:
         command = [*self.inside(self.client), "tc", *qdisc]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
 
+    def name_server(self, host):
+        """What starts at the client's end from now on knows the server's address by this name."""
+        self._etc = Path("/etc/netns") / self.client
+        self._etc.mkdir(parents=True)
+        (self._etc / "hosts").write_text(f"127.0.0.1 localhost\n{self.server_address} {host}\n")
+
+    def listening(self):
+        """TCP sockets that listen at the server's end, as `ss` shows them."""
+        command = [*self.inside(self.server), "ss", "-Htln"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+
     def refuse(self, *rules):
         """From now on the server's end of the link refuses this: nftables rules such as "meta l4proto udp drop", without a
         rule nothing."""
@@ -91,6 +103,9 @@ class Namespaces:
             self._relay.kill()
             self._relay.wait()
             self._relay = None
+        if self._etc:
+            shutil.rmtree(self._etc)
+            self._etc = None
         for name in self._made:
             _ip("netns", "delete", name, check=False)
         self._made = []

@@ -39,10 +39,10 @@ THROTTLE = """\
 
 
 class LiveKitServer:
-    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=(), port=None, keys=None, pli_throttle=None, more=""):
+    def __init__(self, directory, address="127.0.0.1", binary=None, prefix=(), port=None, keys=None, pli_throttle=None, rtc="", more=""):
         """`prefix`: words before the command, such as `ip netns exec NAME`. `pli_throttle`: e.g. "20ms", the shortest time
-        between two requests for a key frame that the server sends (its default: 500 ms and more). `more`: lines for the
-        configuration."""
+        between two requests for a key frame that the server sends (its default: 500 ms and more). `rtc`, `more`: lines for
+        that part of the configuration (indented), and for the whole."""
         self.address = address
         # A free port of the host is free in a fresh namespace too, hence the check on loopback only.
         self.port, self.tcp, self.metrics_port = port or free_port(), free_port(), free_port()
@@ -56,7 +56,7 @@ class LiveKitServer:
                 # Elsewhere it would be announced under the node's address too, and answer from the wrong one.
                 loopback=str(address.startswith("127.")).lower(),
                 port=self.port, address=address, metrics=self.metrics_port, udp=self.udp, tcp=self.tcp, key=self.key, secret=self.secret,
-                rtc=THROTTLE.format(pli_throttle) if pli_throttle else "",
+                rtc=rtc + (THROTTLE.format(pli_throttle) if pli_throttle else ""),
             )
             + more
         )

@@ -43,13 +43,14 @@ def encoder(name="enc", kbit=2500, gop=300, extra="vbv-buf-capacity=150"):
 class Uplink:
     """Use as a context; then `start` a publisher, and `limit` the link."""
 
-    def __init__(self, directory, room, delay_ms=0, loss=0.0, nice=(), binary=None):
+    def __init__(self, directory, room, delay_ms=0, loss=0.0, nice=(), binary=None, config=None):
+        """`config`: makes the keywords of the server's configuration, given this."""
         self.directory, self.room, self.nice = directory, room, list(nice)
         self.namespaces = Namespaces(delay_ms=delay_ms, loss=loss)
         self._open = []
         try:
             inside = [*Namespaces.inside(self.namespaces.server), *self.nice]
-            self.server = self._keep(LiveKitServer(directory, address=self.namespaces.server_address, binary=binary, prefix=inside))
+            self.server = self._keep(LiveKitServer(directory, address=self.namespaces.server_address, binary=binary, prefix=inside, **(config(self) if config else {})))
             self.viewer = self._keep(RemoteViewer(self.server.url, self.server.token(room, "viewer"), room, directory / "viewer.log", prefix=inside))
         except BaseException:
             self.close()
@@ -58,6 +59,10 @@ class Uplink:
     def _keep(self, thing):
         self._open.append(thing.stop)
         return thing
+
+    def keep(self, end):
+        """To be called when this ends."""
+        self._open.append(end)
 
     @property
     def prefix(self):

@@ -7,6 +7,8 @@ import time
 import pytest
 from harness.netns import Namespaces, NotPermitted
 from harness.proc import wait_until
+from harness.tls import Authority
+from harness.turn import Coturn
 from harness.uplink import Uplink, encoder
 
 # From the publisher's start to a picture where UDP is blocked: the goal is 5 s, tests assert loosely.
@@ -107,3 +109,92 @@ def test_no_way_is_an_error_that_names_them(place):
     text = f"{error['text']} {error['debug']}"
     for word in ("UDP from", uplink.namespaces.client_address, "TCP to", "refused", f"{uplink.namespaces.server_address}:{uplink.server.tcp}"):
         assert word in text, text
+
+
+PRIVATE = """\
+turn:
+  enabled: true
+  udp_port: 3478
+  relay_range_start: 50000
+  relay_range_end: 50100
+  allow_restricted_peer_cidrs: ["10.0.0.0/8"]
+"""
+RELAY = "ice-transport-policy=relay"
+
+
+def test_relay_of_the_server_by_udp(place):
+    """Its own media port takes nothing from outside: whatever arrives came by the relay."""
+    uplink = place(config=lambda _: {"more": PRIVATE})
+    uplink.namespaces.refuse(f"udp dport {uplink.server.udp} drop")
+    publisher = live(uplink, RELAY)
+    elapsed = first_picture(uplink, publisher.started)
+    print(f"first picture {elapsed:.2f} s after the publisher's start")
+    wait_transport(publisher, "relay-udp")
+    assert_flows(uplink)
+    assert len(publisher.messages("livekit-joined")) == 1
+
+
+def test_relay_of_the_server_by_tls(place, tmp_path, needs):
+    """All that passes is what looks like HTTPS, and signalling."""
+    needs("openssl")
+    authority = Authority(tmp_path / "ca")
+    certificate = authority.issue("relay", "DNS:relay.example.net")
+
+    def config(uplink):
+        uplink.namespaces.name_server("relay.example.net")
+        # The server announces port 443 whatever it listens on.
+        tls = f"  domain: relay.example.net\n  tls_port: 443\n  cert_file: {certificate}\n  key_file: {certificate}\n"
+        return {"more": PRIVATE.replace("  udp_port: 3478\n", tls)}
+
+    uplink = place(config=config)
+    uplink.namespaces.refuse(f"{UDP} drop", f"tcp dport {uplink.server.tcp} drop")
+    publisher = live(uplink, f"tls-ca-file={authority.certificate}")
+    elapsed = first_picture(uplink, publisher.started)
+    print(f"first picture {elapsed:.2f} s after the publisher's start")
+    wait_transport(publisher, "relay-tls")
+    assert_flows(uplink)
+
+
+def test_no_relay_is_an_error(place):
+    uplink = place()
+    publisher = live(uplink, f"{RELAY} reconnect-attempts=0")
+    error = publisher.wait_for("error", timeout=4 * 4)
+    assert "ice-transport-policy" in f"{error['text']} {error['debug']}", error
+
+
+@pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
+@pytest.mark.parametrize("policy", ["relay", "all"])
+def test_coturn(place, tmp_path, needs, protocol, policy):
+    """With `all` every other way is blocked."""
+    needs("turnserver")
+    relays = []
+
+    def config(uplink):
+        relays.append(Coturn(tmp_path, uplink.namespaces))
+        uplink.keep(relays[0].stop)
+        return {"rtc": relays[0].announce(protocol)}
+
+    uplink = place(config=config)
+    uplink.namespaces.refuse(f"udp dport {uplink.server.udp} drop", f"tcp dport {uplink.server.tcp} drop")
+    publisher = live(uplink, f"ice-transport-policy={policy} tls-ca-file={relays[0].authority}")
+    elapsed = first_picture(uplink, publisher.started)
+    print(f"{protocol}: first picture {elapsed:.2f} s after the publisher's start")
+    wait_transport(publisher, f"relay-{protocol}")
+    assert_flows(uplink)
+    assert len(publisher.messages("livekit-joined")) == 1
+
+
+def test_relay_with_a_foreign_certificate_is_refused(place, tmp_path, needs):
+    needs("turnserver")
+    relays = []
+
+    def config(uplink):
+        relays.append(Coturn(tmp_path, uplink.namespaces))
+        uplink.keep(relays[0].stop)
+        return {"rtc": relays[0].announce("tls")}
+
+    uplink = place(config=config)
+    publisher = live(uplink, f"{RELAY} reconnect-attempts=0 connect-timeout=4000000000")
+    error = publisher.wait_for("error", timeout=4 * 4)
+    text = f"{error['text']} {error['debug']}"
+    assert "turns:" in text and "certificate" in text.lower(), text

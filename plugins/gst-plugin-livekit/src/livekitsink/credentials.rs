@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use livekit_session::{Credentials, Description, Secret, SessionConfig, TokenProvider};
 
+use super::IceTransportPolicy;
 use super::settings::Settings;
 
 /// What is missing or contradictory; the text says what to do.
@@ -114,6 +115,10 @@ pub(crate) fn resolve(
     let shown = description(settings)?;
     (config.name, config.metadata, config.attributes) = (shown.name, shown.metadata, shown.attributes);
     config.tls_ca_file = settings.tls_ca_file.as_ref().map(PathBuf::from);
+    config.ice_transport_policy = match settings.ice_transport_policy {
+        IceTransportPolicy::All => livekit_session::IceTransportPolicy::All,
+        IceTransportPolicy::Relay => livekit_session::IceTransportPolicy::Relay,
+    };
     config.connect_timeout = settings.connect_timeout;
     config.keyframe_min_interval = settings.keyframe_min_interval;
     config.max_queue_time = settings.max_queue_time;

@@ -125,6 +125,22 @@ pub enum AllowProfiles {
     Any,
 }
 
+/// Which ways media may take to the server.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLiveKitIceTransportPolicy")]
+#[non_exhaustive]
+pub enum IceTransportPolicy {
+    /// UDP, and where that does not pass TCP and relays.
+    #[default]
+    #[enum_value(name = "UDP, and where that does not pass TCP and relays", nick = "all")]
+    All,
+    /// Relays only.
+    #[enum_value(name = "Relays (TURN) only", nick = "relay")]
+    Relay,
+}
+
 /// How encoders are told which bitrate the network carries.
 ///
 /// Since: 0.1

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
-use super::{AllowProfiles, BitrateFeedback, ConnectionState, GopCache, TrackSource};
+use super::{AllowProfiles, BitrateFeedback, ConnectionState, GopCache, IceTransportPolicy, TrackSource};
 
 /// Default of `gop-cache-time`.
 const GOP_CACHE_TIME: Duration = Duration::from_secs(2);
@@ -117,6 +117,7 @@ pub(crate) struct Settings {
     pub participant_name: Option<String>,
     pub metadata: Option<String>,
     pub attributes: Option<gst::Structure>,
+    pub ice_transport_policy: IceTransportPolicy,
     pub connect_timeout: Duration,
     /// −1 = for ever.
     pub reconnect_attempts: i32,
@@ -144,6 +145,7 @@ impl Default for Settings {
             participant_name: None,
             metadata: None,
             attributes: None,
+            ice_transport_policy: IceTransportPolicy::default(),
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: -1,
             keyframe_min_interval: Duration::from_millis(500),
@@ -172,6 +174,9 @@ impl Settings {
             "participant-name" => self.participant_name = string(value),
             "metadata" => self.metadata = string(value),
             "attributes" => self.attributes = value.get().ok().flatten(),
+            "ice-transport-policy" => {
+                self.ice_transport_policy = value.get().unwrap_or(self.ice_transport_policy);
+            }
             "connect-timeout" => {
                 self.connect_timeout = value.get().map_or(self.connect_timeout, Duration::from_nanos);
             }
@@ -205,6 +210,7 @@ impl Settings {
             "participant-name" => self.participant_name.to_value(),
             "metadata" => self.metadata.to_value(),
             "attributes" => self.attributes.to_value(),
+            "ice-transport-policy" => self.ice_transport_policy.to_value(),
             "connect-timeout" => nanos(self.connect_timeout).to_value(),
             "reconnect-attempts" => self.reconnect_attempts.to_value(),
             "keyframe-min-interval" => nanos(self.keyframe_min_interval).to_value(),
@@ -385,6 +391,11 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .nick("Attributes")
             .blurb("Attributes of the participant (name=value); with a ready token its grant canUpdateOwnMetadata is needed")
             .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("ice-transport-policy", defaults.ice_transport_policy)
+            .nick("ICE transport policy")
+            .blurb("Which ways media may take to the server")
+            .mutable_ready()
             .build(),
         glib::ParamSpecUInt64::builder("connect-timeout")
             .nick("Connect timeout")

@@ -40,7 +40,7 @@ use codecs::VideoOffer;
 use data::DataChannels;
 use paths::Paths;
 use publications::{MAX_LAYERS, Publications};
-use transport::{Received, Transport};
+use transport::{Arrival, Transport};
 
 /// Datagrams taken from the sockets before outgoing work gets its turn.
 const RECEIVE_BATCH: usize = 32;
@@ -109,7 +109,7 @@ impl WebRtcEngine {
             signal,
             rtc,
             transport,
-            paths: Paths::default(),
+            paths: Paths::new(join, config),
             receive_buffer: vec![0; 2048].into_boxed_slice(),
             timeout: now,
             publications: Publications::default(),
@@ -137,10 +137,7 @@ impl WebRtcEngine {
         };
         // ICE has no timers before its first input: without this, nothing would ever start them.
         engine.input(Input::Timeout(now));
-        for candidate in engine.transport.udp_candidates() {
-            engine.rtc.add_local_candidate(candidate);
-            engine.pump();
-        }
+        engine.open_paths()?;
         // An earlier connection may have heard otherwise.
         engine.events.push_back(EngineEvent::DataAllowed(true));
         for participant in join.participant.iter().chain(&join.other_participants) {
@@ -509,13 +506,19 @@ impl WebRtcEngine {
         }
     }
 
-    fn on_datagram(&mut self, received: Received) {
+    fn on_arrival(&mut self, arrival: Arrival) {
+        let (protocol, length, source, destination) = match arrival {
+            Arrival::Datagram { protocol, length, source, destination } => {
+                (protocol, length, source, destination)
+            }
+            Arrival::Candidate(candidate) => return self.add_local_candidate(candidate),
+        };
         // Taken out so that str0m can be handed a slice of it while the rest of us is borrowed.
         let buffer = std::mem::take(&mut self.receive_buffer);
-        let data = buffer.get(..received.length).unwrap_or_default();
-        match Receive::new(received.protocol, received.source, received.destination, data) {
+        let data = buffer.get(..length).unwrap_or_default();
+        match Receive::new(protocol, source, destination, data) {
             Ok(receive) => self.input(Input::Receive(Instant::now(), receive)),
-            Err(error) => trace!(%error, source = %received.source, "not a WebRTC datagram"),
+            Err(error) => trace!(%error, %source, "not a WebRTC datagram"),
         }
         self.receive_buffer = buffer;
     }
@@ -524,26 +527,26 @@ impl WebRtcEngine {
     async fn turn(&mut self) {
         enum Wake {
             Signal(Incoming),
-            Datagram(Received),
+            Arrival(Arrival),
             Timer,
         }
         let media = self.closed_by_server.unwrap_or(self.timeout);
         let deadlines =
             self.connect_deadline.into_iter().chain(self.answer_deadline).chain(self.paths.fallback_at);
-        let due = deadlines.fold(media, Instant::min);
+        let due = deadlines.chain(self.transport.timeout()).fold(media, Instant::min);
         let wake = {
             let (transport, buffer) = (&mut self.transport, &mut self.receive_buffer);
             tokio::select! {
                 incoming = self.signal.recv() => Wake::Signal(incoming),
-                received = poll_fn(|cx| transport.poll_recv(cx, buffer)) => Wake::Datagram(received),
+                arrival = poll_fn(|cx| transport.poll_recv(cx, buffer)) => Wake::Arrival(arrival),
                 () = tokio::time::sleep_until(due.into()) => Wake::Timer,
             }
         };
         match wake {
             Wake::Signal(Incoming::Message(message)) => self.on_message(*message),
             Wake::Signal(Incoming::Closed(reason)) => self.fail(Error::SignalClosed(reason)),
-            Wake::Datagram(received) => {
-                self.on_datagram(received);
+            Wake::Arrival(arrival) => {
+                self.on_arrival(arrival);
                 self.receive_more().await;
             }
             Wake::Timer => {
@@ -559,6 +562,7 @@ impl WebRtcEngine {
                     self.fail(Error::MediaTransport("the server closed it".into()));
                 }
                 self.try_other_paths(now);
+                self.transport.look_after(now);
                 self.input(Input::Timeout(now));
             }
         }
@@ -574,8 +578,8 @@ impl WebRtcEngine {
                     std::task::Poll::Pending => None,
                 })
             });
-            let Some(received) = more.await else { break };
-            self.on_datagram(received);
+            let Some(arrival) = more.await else { break };
+            self.on_arrival(arrival);
         }
     }
 
@@ -754,6 +758,7 @@ impl MediaEngine for WebRtcEngine {
         if self.rtc.is_alive() {
             self.pump();
         }
+        self.transport.close(Instant::now());
         let _ = tokio::time::timeout_at(deadline.into(), self.signal.leave()).await;
     }
 }

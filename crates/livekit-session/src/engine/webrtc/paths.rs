@@ -2,17 +2,22 @@
 
 //! Which ways to the server are tried, and when.
 //!
-//! UDP goes first and alone. What costs connections of its own (TCP) begins when UDP has not connected for a while;
-//! ICE's priorities then still prefer UDP, should it come after all. A path that was there and is lost ends the stay in
-//! the room, and the next one begins like this again.
+//! UDP goes first and alone. What costs connections of its own (TCP, relays) begins when UDP has not connected for a
+//! while; ICE's priorities then still prefer UDP, should it come after all, then TCP, then relays. A path that was there
+//! and is lost ends the stay in the room, and the next one begins like this again.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use livekit_protocol as proto;
 use str0m::Candidate;
 use str0m::net::{Protocol, TcpType};
 use str0m::stats::CandidatePairStats;
 
 use super::WebRtcEngine;
+use super::transport::{RelayServer, relays};
+use crate::config::{IceTransportPolicy, SessionConfig};
+use crate::error::Error;
 use crate::stats::TransportPath;
 
 /// How long UDP is tried alone once both sides' candidates are known: some round trips of a slow network.
@@ -21,13 +26,33 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const MAX_SHOWN: usize = 6;
 
 /// What the engine remembers for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Paths {
     /// When other ways than UDP are tried, if there is no connection by then.
     pub(super) fallback_at: Option<Instant>,
     fallback: bool,
+    policy: IceTransportPolicy,
+    relays: Vec<RelayServer>,
+    ca_file: Option<PathBuf>,
     /// The server's addresses, for messages.
     server: Vec<String>,
+}
+
+impl Paths {
+    pub(super) fn new(join: &proto::JoinResponse, config: &SessionConfig) -> Self {
+        let forced = join
+            .client_configuration
+            .as_ref()
+            .is_some_and(|client| client.force_relay == proto::ClientConfigSetting::Enabled as i32);
+        Self {
+            fallback_at: None,
+            fallback: false,
+            policy: if forced { IceTransportPolicy::Relay } else { config.ice_transport_policy },
+            relays: relays(&join.ice_servers),
+            ca_file: config.tls_ca_file.clone(),
+            server: Vec::new(),
+        }
+    }
 }
 
 /// Whether a candidate of the server's is one that we can use. It may not be connected to if it is itself the one that
@@ -41,6 +66,27 @@ pub(super) fn is_usable(candidate: &Candidate) -> bool {
 }
 
 impl WebRtcEngine {
+    /// What is tried from the start.
+    pub(super) fn open_paths(&mut self) -> Result<(), Error> {
+        if self.paths.policy == IceTransportPolicy::All {
+            for candidate in self.transport.udp_candidates() {
+                self.add_local_candidate(candidate);
+            }
+            return Ok(());
+        }
+        if self.paths.relays.is_empty() {
+            let reason = "only relays are to be used (ice-transport-policy), and the server names none (TURN) that can be";
+            return Err(Error::MediaTransport(reason.into()));
+        }
+        self.open_relays();
+        Ok(())
+    }
+
+    pub(super) fn add_local_candidate(&mut self, candidate: Candidate) {
+        self.rtc.add_local_candidate(candidate);
+        self.pump();
+    }
+
     pub(super) fn add_remote_candidate(&mut self, candidate: Candidate) {
         if self.paths.server.len() < MAX_SHOWN {
             let protocol = if candidate.proto() == Protocol::Udp { "UDP" } else { "TCP" };
@@ -52,7 +98,7 @@ impl WebRtcEngine {
 
     /// ICE has begun.
     pub(super) fn give_udp_a_head_start(&mut self) {
-        if !self.paths.fallback && !self.connected {
+        if !self.paths.fallback && !self.connected && self.paths.policy == IceTransportPolicy::All {
             self.paths.fallback_at.get_or_insert(Instant::now() + HEAD_START);
         }
     }
@@ -68,18 +114,20 @@ impl WebRtcEngine {
         }
         self.paths.fallback_at = None;
         self.paths.fallback = true;
-        tracing::debug!("no connection by UDP so far; trying TCP as well");
+        tracing::debug!("no connection by UDP so far; trying TCP and relays as well");
         for candidate in self.transport.tcp_candidates() {
-            self.rtc.add_local_candidate(candidate);
-            self.pump();
+            self.add_local_candidate(candidate);
         }
+        self.open_relays();
+    }
+
+    fn open_relays(&mut self) {
+        let servers = std::mem::take(&mut self.paths.relays);
+        self.transport.open_relays(servers, self.paths.ca_file.as_ref());
     }
 
     pub(super) fn path(&self, pair: &CandidatePairStats) -> TransportPath {
-        match pair.protocol {
-            Protocol::Udp => TransportPath::Udp,
-            _ => TransportPath::Tcp,
-        }
+        self.transport.path(pair.protocol, pair.local.addr)
     }
 
     /// Why there is no connection.
@@ -87,12 +135,15 @@ impl WebRtcEngine {
         if self.connected {
             return "the network path to the server is gone".into();
         }
-        let from: Vec<_> = self.transport.udp_addresses().map(|a| a.ip().to_string()).collect();
         let server = match self.paths.server.as_slice() {
             [] => "the server named no address of its own".to_owned(),
             addresses => format!("the server's are {}", addresses.join(", ")),
         };
-        let mut tried = vec![format!("UDP from {}: no answer", from.join(", "))];
+        let mut tried = Vec::new();
+        if self.paths.policy == IceTransportPolicy::All {
+            let from: Vec<_> = self.transport.udp_addresses().map(|a| a.ip().to_string()).collect();
+            tried.push(format!("UDP from {}: no answer", from.join(", ")));
+        }
         tried.extend(self.transport.tried());
         format!(
             "no path to the server within {:?}; tried {} ({server}); is its media port open and its node address \

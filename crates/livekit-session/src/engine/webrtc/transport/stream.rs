@@ -5,12 +5,17 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+
+use crate::signal::tls;
 
 /// Bytes that may wait for a connection that does not drain: at 2 Mbit/s half a second. What comes on top is dropped, and
 /// congestion control sees it as loss.
@@ -26,27 +31,58 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A connection that is being made: the answer is in it, or why there is none.
 pub(super) type Connecting = Pin<Box<dyn Future<Output = Result<Connection, String>> + Send>>;
 
-/// Begins to connect from a local address.
-pub(super) fn connect(from: IpAddr, to: SocketAddr) -> Connecting {
-    Box::pin(async move {
-        let connect = async {
-            let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.bind(SocketAddr::new(from, 0))?;
-            let _ = socket.set_nodelay(true);
-            // Best effort: without it the kernel holds more back.
-            let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
-            let stream = socket.connect(to).await?;
-            Ok::<_, io::Error>(Connection { stream: Box::new(stream) })
-        };
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(connected) => connected.map_err(|e| e.to_string()),
-            Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
+/// Begins to connect, from a local address if it matters.
+pub(super) fn connect(from: Option<IpAddr>, to: SocketAddr) -> Connecting {
+    Box::pin(in_time(async move {
+        let (stream, local) = dial(from, to).await.map_err(|e| e.to_string())?;
+        Ok(Connection { stream: Box::new(stream), local })
+    }))
+}
+
+/// The same with TLS, as signalling does it: the system's certificate authorities and those in `ca_file`.
+pub(super) fn connect_tls(host: &str, to: SocketAddr, ca_file: Option<PathBuf>) -> Connecting {
+    let name = ServerName::try_from(host.to_owned());
+    Box::pin(in_time(async move {
+        let name = name.map_err(|e| format!("not a valid TLS server name: {e}"))?;
+        let config = tls::shared_config(ca_file).await.map_err(|e| e.to_string())?;
+        let (stream, local) = dial(None, to).await.map_err(|e| e.to_string())?;
+        match TlsConnector::from(config).connect(name, stream).await {
+            Ok(stream) => Ok(Connection { stream: Box::new(stream), local }),
+            Err(error) => Err(match tls::classify(&error) {
+                Some(refused) => {
+                    // Somebody may be mending just that.
+                    tls::forget().await;
+                    refused.to_string()
+                }
+                None => format!("TLS: {error}"),
+            }),
         }
-    })
+    }))
+}
+
+async fn dial(from: Option<IpAddr>, to: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    let _ = socket.set_nodelay(true);
+    // Best effort: without it the kernel holds more back.
+    let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
+    let stream = socket.connect(to).await?;
+    let local = stream.local_addr()?;
+    Ok((stream, local))
+}
+
+async fn in_time(connect: impl Future<Output = Result<Connection, String>>) -> Result<Connection, String> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+        Ok(connected) => connected,
+        Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
+    }
 }
 
 /// See the module's documentation.
 pub(super) struct Connection {
+    pub(super) local: SocketAddr,
     stream: Box<dyn Stream>,
 }
 
@@ -135,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_slow_peer_does_not_take_is_bounded_and_arrives_in_order() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let connecting = connect(Ipv4Addr::LOCALHOST.into(), listener.local_addr().unwrap());
+        let connecting = connect(Some(Ipv4Addr::LOCALHOST.into()), listener.local_addr().unwrap());
         let (connection, accepted) = tokio::join!(connecting, listener.accept());
         let (mut connection, mut peer) = (connection.unwrap(), accepted.unwrap().0);
         let (mut outgoing, mut expected, mut refused) = (Outgoing::default(), Vec::new(), 0);
@@ -169,7 +205,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let closed = listener.local_addr().unwrap();
         drop(listener);
-        let reason = connect(Ipv4Addr::LOCALHOST.into(), closed).await.err().unwrap();
+        let reason = connect(None, closed).await.err().unwrap();
         assert!(reason.contains("refused"), "{reason}");
     }
 }

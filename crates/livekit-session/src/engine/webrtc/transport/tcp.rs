@@ -53,7 +53,7 @@ impl TcpLinks {
         let found = self.links.iter().position(|link| link.local == local && link.remote == remote);
         if found.is_none() && self.links.len() < MAX_LINKS {
             debug!(%remote, "connecting by TCP");
-            let state = State::Connecting(connect(local.ip(), remote));
+            let state = State::Connecting(connect(Some(local.ip()), remote));
             let link = Link { local, remote, state, outgoing: Outgoing::default(), introduced: false };
             self.links.push(link);
         }
@@ -114,7 +114,7 @@ impl Link {
             if now.saturating_duration_since(at) < RETRY {
                 return false;
             }
-            self.state = State::Connecting(connect(self.local.ip(), self.remote));
+            self.state = State::Connecting(connect(Some(self.local.ip()), self.remote));
         }
         if !self.introduced && !is_stun(datagram) {
             return false;
@@ -137,7 +137,7 @@ impl Link {
         if let State::Connecting(connecting) = &mut self.state {
             match connecting.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(connection)) => self.state = State::Open(connection, Deframer::default()),
+                Poll::Ready(Ok(connection)) => self.state = State::Open(connection, Deframer::rfc4571()),
                 Poll::Ready(Err(reason)) => self.close(&reason),
             }
         }

@@ -129,7 +129,8 @@ impl Sockets {
     }
 }
 
-fn open(ip: IpAddr) -> io::Result<(SocketAddr, AsyncFd<UdpSocket>)> {
+/// A socket for datagrams, on a port that the kernel chooses.
+pub(super) fn open(ip: IpAddr) -> io::Result<(SocketAddr, AsyncFd<UdpSocket>)> {
     let domain = if ip.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     socket.set_nonblocking(true)?;
