@@ -6,10 +6,12 @@ import shutil
 import pytest
 
 from harness.media import Media
+from harness.netns import NotPermitted
 from harness.publisher import GstLaunch, Publisher, plugin_env
 from harness.receiver import Receiver
 from harness.server import LiveKitServer
 from harness.subscriber import Subscriber
+from harness.uplink import Uplink
 
 # A small picture and a quick preset: the tests are about the way, not the picture.
 ENCODER = "x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=800 key-int-max={gop}"
@@ -115,6 +117,23 @@ def stage(server, room, tmp_path):
     s = Stage(server, room, tmp_path)
     yield s
     s.close()
+
+
+@pytest.fixture
+def make_uplink(tmp_path, room):
+    """make_uplink(…) gives an `Uplink` (a publisher's link of its own) that ends with the test."""
+    made = []
+
+    def make(**kw):
+        try:
+            made.append(Uplink(tmp_path, room, **kw))
+        except NotPermitted as e:
+            pytest.skip(f"needs root: {e}")
+        return made[-1]
+
+    yield make
+    for uplink in made:
+        uplink.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,29 +4,12 @@
 import time
 
 import pytest
-from harness.netns import NotPermitted
 from harness.proc import wait_until
-from harness.uplink import Rates, Uplink, encoder, hear_events
+from harness.uplink import Rates, encoder, hear_events
 
 SOURCE = {"width": 640, "height": 360, "noise": 24}
 FULL = 1500  # kbit/s
 CUT = 600
-
-
-@pytest.fixture
-def uplink(tmp_path, room):
-    made = []
-
-    def make(**kw):
-        try:
-            made.append(Uplink(tmp_path, room, **kw))
-        except NotPermitted as e:
-            pytest.skip(f"needs root: {e}")
-        return made[-1]
-
-    yield make
-    for link in made:
-        link.close()
 
 
 def queue_full(publisher):
@@ -34,8 +17,8 @@ def queue_full(publisher):
     return stats["text"]
 
 
-def test_an_encoder_follows_a_link_that_shrinks_and_opens(uplink):
-    link = uplink()
+def test_an_encoder_follows_a_link_that_shrinks_and_opens(make_uplink):
+    link = make_uplink()
     publisher = link.start(
         f"appsrc name=stamp ! {encoder(kbit=FULL)} ! livekitsink name=sink video_0::max-bitrate={FULL * 1000}", sources={"stamp": SOURCE}, meter="enc"
     )
@@ -63,8 +46,8 @@ def test_an_encoder_follows_a_link_that_shrinks_and_opens(uplink):
 
 
 @pytest.mark.parametrize("loss", [0.01, 0.05])
-def test_random_loss_is_not_taken_for_congestion(uplink, loss):
-    link = uplink(delay_ms=25, loss=loss)
+def test_random_loss_is_not_taken_for_congestion(make_uplink, loss):
+    link = make_uplink(delay_ms=25, loss=loss)
     publisher = link.start(
         f"appsrc name=stamp ! {encoder(kbit=FULL)} ! livekitsink name=sink video_0::max-bitrate={FULL * 1000}", sources={"stamp": SOURCE}, meter="enc"
     )
@@ -80,8 +63,8 @@ def test_random_loss_is_not_taken_for_congestion(uplink, loss):
     assert painted > 300 and decoded >= 0.96 * painted, (decoded, painted)
 
 
-def test_a_free_link_is_left_alone(uplink):
-    link = uplink()
+def test_a_free_link_is_left_alone(make_uplink):
+    link = make_uplink()
     publisher = link.start(
         f"appsrc name=stamp ! {encoder(kbit=FULL)} ! livekitsink name=sink video_0::max-bitrate={FULL * 1000}", sources={"stamp": SOURCE}, meter="enc"
     )
@@ -94,8 +77,8 @@ def test_a_free_link_is_left_alone(uplink):
     assert link.viewer.figures(begin, end)["missing"] <= 4
 
 
-def test_two_tracks_share_and_sound_is_heard(uplink):
-    link = uplink()
+def test_two_tracks_share_and_sound_is_heard(make_uplink):
+    link = make_uplink()
     pipeline = (
         f"appsrc name=one ! {encoder('enc1', FULL)} ! sink.video_0 appsrc name=two ! {encoder('enc2', FULL)} ! sink.video_1 "
         f"audiotestsrc is-live=true ! opusenc ! sink.audio_0 livekitsink name=sink max-bitrate={FULL * 1000}"
@@ -121,8 +104,8 @@ def test_two_tracks_share_and_sound_is_heard(uplink):
         assert received > 300 and lost <= 0.04 * received, (lost, received)
 
 
-def test_a_source_that_cannot_adapt_moves_on_at_every_keyframe(uplink):
-    link = uplink()
+def test_a_source_that_cannot_adapt_moves_on_at_every_keyframe(make_uplink):
+    link = make_uplink()
     # The event reaches nobody, the encoder stays as it is: as good as a file.
     line = f"appsrc name=stamp ! {encoder(kbit=FULL, gop=30)} ! livekitsink name=sink bitrate-feedback=off"
     publisher = link.start(line, sources={"stamp": SOURCE}, meter="enc")
@@ -146,8 +129,8 @@ def test_a_source_that_cannot_adapt_moves_on_at_every_keyframe(uplink):
     assert link.viewer.figures(end - 3, end)["fps"] > 20
 
 
-def test_an_encoder_that_only_hears_the_event_follows_too(uplink):
-    link = uplink()
+def test_an_encoder_that_only_hears_the_event_follows_too(make_uplink):
+    link = make_uplink()
     line = f"appsrc name=stamp ! {encoder(kbit=FULL)} ! livekitsink name=sink bitrate-feedback=event video_0::max-bitrate={FULL * 1000}"
     publisher = link.start(line, sources={"stamp": SOURCE}, meter="enc")
     hear_events(publisher, "enc")
@@ -162,9 +145,9 @@ def test_an_encoder_that_only_hears_the_event_follows_too(uplink):
     assert link.viewer.figures(end - 4, end)["fps"] >= 28
 
 
-def test_whole_layers_go_before_pictures_do(uplink):
+def test_whole_layers_go_before_pictures_do(make_uplink):
     """Three layers of 150 + 400 + 1200 kbit/s into 600: the largest has to go; the others have their pictures, and it comes back."""
-    link = uplink()
+    link = make_uplink()
     sizes = {"video_0": (160, 90, 150), "video_1": (320, 180, 400), "video_2": (640, 360, 1200)}
     branches = " ".join(
         f"source. ! queue ! videoscale ! video/x-raw,width={w},height={h} ! {encoder(f'enc{n}', kbit)} ! sink.video_{n}"

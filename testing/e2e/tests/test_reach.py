@@ -5,32 +5,15 @@ import subprocess
 import time
 
 import pytest
-from harness.netns import Namespaces, NotPermitted
+from harness.netns import Namespaces
 from harness.proc import wait_until
 from harness.tls import Authority
 from harness.turn import Coturn
-from harness.uplink import Uplink, encoder
+from harness.uplink import encoder
 
 # From the publisher's start to a picture where UDP is blocked: the goal is 5 s, tests assert loosely.
 LIMIT = 4 * 5.0
 UDP = "meta l4proto udp"
-
-
-@pytest.fixture
-def place(tmp_path, room):
-    """place(…) makes an `Uplink`; it ends with the test."""
-    made = []
-
-    def make(**kw):
-        try:
-            made.append(Uplink(tmp_path, room, **kw))
-        except NotPermitted as e:
-            pytest.skip(f"needs root: {e}")
-        return made[-1]
-
-    yield make
-    for uplink in made:
-        uplink.close()
 
 
 def live(uplink, sink="", start=True):
@@ -66,8 +49,8 @@ def connections_to(uplink, port):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.splitlines()
 
 
-def test_udp_is_used_where_it_works(place):
-    uplink = place()
+def test_udp_is_used_where_it_works(make_uplink):
+    uplink = make_uplink()
     publisher = live(uplink)
     first_picture(uplink, publisher.started)
     wait_transport(publisher, "udp")
@@ -75,8 +58,8 @@ def test_udp_is_used_where_it_works(place):
 
 
 @pytest.mark.parametrize("verdict", ["drop", "reject"])
-def test_tcp_where_udp_is_blocked(place, verdict):
-    uplink = place()
+def test_tcp_where_udp_is_blocked(make_uplink, verdict):
+    uplink = make_uplink()
     uplink.namespaces.refuse(f"{UDP} {verdict}")
     publisher = live(uplink)
     elapsed = first_picture(uplink, publisher.started)
@@ -88,9 +71,9 @@ def test_tcp_where_udp_is_blocked(place, verdict):
     assert len(publisher.messages("livekit-joined")) == 1
 
 
-def test_udp_that_ends_later_is_left_for_tcp(place):
+def test_udp_that_ends_later_is_left_for_tcp(make_uplink):
     """By joining anew: until the loss is certain takes ICE its time."""
-    uplink = place()
+    uplink = make_uplink()
     publisher = live(uplink)
     first_picture(uplink, publisher.started)
     wait_transport(publisher, "udp")
@@ -101,8 +84,8 @@ def test_udp_that_ends_later_is_left_for_tcp(place):
     uplink.viewer.wait_pictures(len(uplink.viewer.arrivals) + 30, timeout=20)
 
 
-def test_no_way_is_an_error_that_names_them(place):
-    uplink = place()
+def test_no_way_is_an_error_that_names_them(make_uplink):
+    uplink = make_uplink()
     uplink.namespaces.refuse(f"{UDP} drop", f"tcp dport {uplink.server.tcp} reject with tcp reset")
     publisher = live(uplink, sink="reconnect-attempts=0 connect-timeout=4000000000")
     error = publisher.wait_for("error", timeout=4 * 4)
@@ -122,9 +105,9 @@ turn:
 RELAY = "ice-transport-policy=relay"
 
 
-def test_relay_of_the_server_by_udp(place):
+def test_relay_of_the_server_by_udp(make_uplink):
     """Its own media port takes nothing from outside: whatever arrives came by the relay."""
-    uplink = place(config=lambda _: {"more": PRIVATE})
+    uplink = make_uplink(config=lambda _: {"more": PRIVATE})
     uplink.namespaces.refuse(f"udp dport {uplink.server.udp} drop")
     publisher = live(uplink, RELAY)
     elapsed = first_picture(uplink, publisher.started)
@@ -134,7 +117,7 @@ def test_relay_of_the_server_by_udp(place):
     assert len(publisher.messages("livekit-joined")) == 1
 
 
-def test_relay_of_the_server_by_tls(place, tmp_path, needs):
+def test_relay_of_the_server_by_tls(make_uplink, tmp_path, needs):
     """All that passes is what looks like HTTPS, and signalling."""
     needs("openssl")
     authority = Authority(tmp_path / "ca")
@@ -146,7 +129,7 @@ def test_relay_of_the_server_by_tls(place, tmp_path, needs):
         tls = f"  domain: relay.example.net\n  tls_port: 443\n  cert_file: {certificate}\n  key_file: {certificate}\n"
         return {"more": PRIVATE.replace("  udp_port: 3478\n", tls)}
 
-    uplink = place(config=config)
+    uplink = make_uplink(config=config)
     uplink.namespaces.refuse(f"{UDP} drop", f"tcp dport {uplink.server.tcp} drop")
     publisher = live(uplink, f"tls-ca-file={authority.certificate}")
     elapsed = first_picture(uplink, publisher.started)
@@ -155,8 +138,8 @@ def test_relay_of_the_server_by_tls(place, tmp_path, needs):
     assert_flows(uplink)
 
 
-def test_no_relay_is_an_error(place):
-    uplink = place()
+def test_no_relay_is_an_error(make_uplink):
+    uplink = make_uplink()
     publisher = live(uplink, f"{RELAY} reconnect-attempts=0")
     error = publisher.wait_for("error", timeout=4 * 4)
     assert "ice-transport-policy" in f"{error['text']} {error['debug']}", error
@@ -164,7 +147,7 @@ def test_no_relay_is_an_error(place):
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
 @pytest.mark.parametrize("policy", ["relay", "all"])
-def test_coturn(place, tmp_path, needs, protocol, policy):
+def test_coturn(make_uplink, tmp_path, needs, protocol, policy):
     """With `all` every other way is blocked."""
     needs("turnserver")
     relays = []
@@ -174,7 +157,7 @@ def test_coturn(place, tmp_path, needs, protocol, policy):
         uplink.keep(relays[0].stop)
         return {"rtc": relays[0].announce(protocol)}
 
-    uplink = place(config=config)
+    uplink = make_uplink(config=config)
     uplink.namespaces.refuse(f"udp dport {uplink.server.udp} drop", f"tcp dport {uplink.server.tcp} drop")
     publisher = live(uplink, f"ice-transport-policy={policy} tls-ca-file={relays[0].authority}")
     elapsed = first_picture(uplink, publisher.started)
@@ -184,7 +167,7 @@ def test_coturn(place, tmp_path, needs, protocol, policy):
     assert len(publisher.messages("livekit-joined")) == 1
 
 
-def test_relay_with_a_foreign_certificate_is_refused(place, tmp_path, needs):
+def test_relay_with_a_foreign_certificate_is_refused(make_uplink, tmp_path, needs):
     needs("turnserver")
     relays = []
 
@@ -193,7 +176,7 @@ def test_relay_with_a_foreign_certificate_is_refused(place, tmp_path, needs):
         uplink.keep(relays[0].stop)
         return {"rtc": relays[0].announce("tls")}
 
-    uplink = place(config=config)
+    uplink = make_uplink(config=config)
     publisher = live(uplink, f"{RELAY} reconnect-attempts=0 connect-timeout=4000000000")
     error = publisher.wait_for("error", timeout=4 * 4)
     text = f"{error['text']} {error['debug']}"

@@ -24,7 +24,7 @@ PIPELINES = [(value, text.strip()) for mark, value, _, text in BLOCKS if mark ==
 SNIPPETS = [(value, text) for mark, value, _, text in BLOCKS if mark == "from"]
 # Encoders that need hardware, and what belongs to them: an encoder for every machine takes their place.
 HARDWARE = [
-    (r"(?:v4l2h264enc|mpph264enc|nvv4l2h264enc|vah264enc) [^!]*", "x264enc tune=zerolatency speed-preset=ultrafast "),
+    (r"(?:v4l2h264enc|rkmppenc|nvv4l2h264enc|vah264enc) [^!]*", "x264enc tune=zerolatency speed-preset=ultrafast "),
     (r"nvvidconv ! 'video/x-raw\(memory:NVMM\),format=NV12' ", "videoconvert "),
     (r"! 'video/x-h264,level=\(string\)4' ", ""),
 ]
