@@ -464,7 +464,10 @@ impl Queue<Capture, Streaming> {
             && let Err(error) = self.requeue(index)
         {
             tracing::warn!(%error, "queueing a CAPTURE buffer again");
-            return Err(DequeueError::Failed);
+            return Err(match error {
+                QueueError::Gone => DequeueError::Gone,
+                _ => DequeueError::Failed,
+            });
         }
         Ok(Dequeue::Buffer(coded))
     }

@@ -290,6 +290,15 @@ fn a_device_that_fails_is_an_error() {
     }
     let error = bench.error().unwrap();
     assert!(error.contains("vanished"), "{error}");
+    // … between taking a coded buffer and giving it back.
+    let mut bench = faulty(Faults::default());
+    bench.push(1);
+    bench.emulator.fault(|faults| faults.gone_requeueing = true);
+    while bench.try_push().is_ok() {
+        assert!(Instant::now() < end);
+    }
+    let error = bench.error().unwrap();
+    assert!(error.contains("vanished"), "{error}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) unsafe fn ioctl(
         VIDIOC_REQBUFS => call!(request_buffers, node),
         VIDIOC_QUERYBUF => call!(query_buffer),
         VIDIOC_EXPBUF => call!(export_buffer),
-        VIDIOC_QBUF => call!(queue_buffer),
+        VIDIOC_QBUF => call!(queue_buffer, node),
         VIDIOC_DQBUF => call!(dequeue_buffer, node, seen),
         VIDIOC_STREAMON => call!(stream_on, node, seen),
         VIDIOC_STREAMOFF => call!(stream_off),
@@ -325,8 +325,11 @@ fn export_buffer(file: &mut File, export: &mut v4l2_exportbuffer) -> io::Result<
     Ok(())
 }
 
-fn queue_buffer(file: &mut File, buffer: &mut v4l2_buffer) -> io::Result<()> {
+fn queue_buffer(file: &mut File, buffer: &mut v4l2_buffer, node: &Node) -> io::Result<()> {
     let capture = is_capture(file, buffer.type_)?;
+    if capture && node.faults.gone_requeueing {
+        return Err(errno(libc::ENODEV));
+    }
     let api = file.api;
     let side = file.side(capture);
     if buffer.memory != side.memory {

@@ -28,6 +28,8 @@ pub struct Faults {
     pub open: Option<i32>,
     /// Every ioctl answers ENODEV.
     pub gone: bool,
+    /// QBUF of CAPTURE answers ENODEV: the device vanishes between two calls.
+    pub gone_requeueing: bool,
     /// DQBUF answers EIO once this many pictures were encoded.
     pub eio_after: Option<u64>,
     /// Pictures go in and nothing comes out.
