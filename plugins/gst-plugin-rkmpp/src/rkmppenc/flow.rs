@@ -352,6 +352,8 @@ impl Flow {
             Ok(gst::FlowSuccess::Ok)
         };
         let mut inner = lock(&self.inner);
+        // What downstream said of a frame from before a flush that has ended meanwhile means nothing.
+        let current = (token >> 32) as u32 == inner.generation;
         if result.is_err() && current && inner.result.is_ok() {
             inner.result = result;
         }
