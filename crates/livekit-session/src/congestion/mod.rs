@@ -12,6 +12,8 @@
 
 mod allocation;
 mod controller;
+#[cfg(test)]
+mod controller_tests;
 mod queue;
 
 pub(crate) use allocation::{Allocator, LayerDemand, Share, TrackDemand};
