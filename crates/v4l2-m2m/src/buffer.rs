@@ -3,7 +3,7 @@
 //! Memory of buffers.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ pub struct Mapping {
     handle: Arc<Handle>,
     address: NonNull<u8>,
     length: usize,
+    /// What was mapped, if it is not the device itself.
+    exported: Option<RawFd>,
 }
 
 // SAFETY: the memory is shared between the process and the device only; the process reaches it through the one owner
@@ -23,12 +25,17 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    pub(crate) fn new(handle: &Arc<Handle>, length: usize, offset: u64) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        handle: &Arc<Handle>,
+        exported: Option<RawFd>,
+        length: usize,
+        offset: u64,
+    ) -> std::io::Result<Self> {
         if length == 0 {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
-        let address = handle.mmap(length, offset)?;
-        Ok(Self { handle: Arc::clone(handle), address, length })
+        let address = handle.mmap(exported, length, offset)?;
+        Ok(Self { handle: Arc::clone(handle), address, length, exported })
     }
 
     /// The bytes. While the buffer is queued the device may change them; so slots are with their owner, or queued.
@@ -36,6 +43,13 @@ impl Mapping {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `address` and `length` are those of a mapping that lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.length) }
+    }
+
+    /// Makes what was written visible to the device; `plane` is its number in the buffer.
+    pub(crate) fn sync_for_device(&self, plane: usize) {
+        if let Some(fd) = self.exported {
+            self.handle.sync_for_device(fd, plane);
+        }
     }
 
     /// The bytes, to write.

@@ -3,6 +3,7 @@
 //! Coded formats, and what can be told from a coded picture without decoding it: whether it is a keyframe, whether the
 //! parameter sets are there. Drivers' own flags are wrong too often.
 
+use crate::av1;
 use crate::uapi::*;
 
 /// A coded format.
@@ -17,13 +18,17 @@ pub enum Codec {
     Vp8,
     /// Fast Walsh Hadamard Transform, what the kernel's virtual codec driver makes.
     Fwht,
+    /// AV1, temporal units.
+    Av1,
 }
 
 impl Codec {
-    /// All, the most wanted first.
+    /// What the kernel's drivers are asked for, the most wanted first.
     pub const ALL: [Self; 4] = [Self::H264, Self::H265, Self::Vp8, Self::Fwht];
+    /// What NVIDIA's library is asked for, the most wanted first.
+    pub const NVIDIA: [Self; 3] = [Self::H264, Self::H265, Self::Av1];
 
-    /// The kernel's name.
+    /// The kernel's name; of AV1 NVIDIA's.
     #[must_use]
     pub fn fourcc(self) -> FourCc {
         match self {
@@ -31,10 +36,11 @@ impl Codec {
             Self::H265 => V4L2_PIX_FMT_HEVC,
             Self::Vp8 => V4L2_PIX_FMT_VP8,
             Self::Fwht => V4L2_PIX_FMT_FWHT,
+            Self::Av1 => V4L2_PIX_FMT_AV1_NV,
         }
     }
 
-    /// The codec of a pixel format.
+    /// The codec of a pixel format of the kernel's.
     #[must_use]
     pub fn of(fourcc: FourCc) -> Option<Self> {
         Self::ALL.into_iter().find(|codec| codec.fourcc() == fourcc)
@@ -48,6 +54,7 @@ impl Codec {
             Self::H265 => "H.265",
             Self::Vp8 => "VP8",
             Self::Fwht => "FWHT",
+            Self::Av1 => "AV1",
         }
     }
 
@@ -56,6 +63,7 @@ impl Codec {
     pub fn inspect(self, data: &[u8]) -> Contents {
         match self {
             Self::H264 | Self::H265 => self.inspect_nals(data),
+            Self::Av1 => inspect_obus(data),
             Self::Vp8 => Contents {
                 // RFC 6386 §9.1: the lowest bit of the frame tag is 0 for keyframes.
                 keyframe: data.first().is_some_and(|byte| byte & 1 == 0),
@@ -127,6 +135,23 @@ impl Codec {
             }
         }
     }
+}
+
+fn inspect_obus(data: &[u8]) -> Contents {
+    let mut contents = Contents::default();
+    for obu in av1::obus(data) {
+        match obu.kind() {
+            av1::Kind::SequenceHeader => {
+                contents.complete = true;
+                contents.headers.extend_from_slice(data.get(obu.start..obu.end).unwrap_or_default());
+            }
+            av1::Kind::Delimiter => contents.headers_at = obu.end,
+            av1::Kind::Key => (contents.picture, contents.keyframe) = (true, true),
+            av1::Kind::Frame => contents.picture = true,
+            av1::Kind::Other => {}
+        }
+    }
+    contents
 }
 
 enum NalKind {
@@ -221,6 +246,9 @@ impl Headers {
 
     /// Passes a coded buffer on; `None` if it holds no picture.
     pub fn frame(&mut self, mut data: Vec<u8>) -> Option<Framed> {
+        if self.codec == Codec::Av1 {
+            data = av1::without_ivf(data);
+        }
         let contents = self.codec.inspect(&data);
         if contents.complete && !contents.headers.is_empty() {
             self.kept.clone_from(&contents.headers);

@@ -20,6 +20,39 @@ pub enum RateControl {
     FixQp,
 }
 
+/// What only NVIDIA's library has. The defaults are those for low latency.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nvidia {
+    /// 1 ultrafast, 2 fast, 3 medium, 4 slow.
+    pub preset: u32,
+    /// Highest clocks.
+    pub max_performance: bool,
+    /// H.264: order of pictures; 2 says that none is reordered, so that decoders need not wait.
+    pub poc_type: u32,
+    /// Video usability information in the parameter sets.
+    pub insert_vui: bool,
+    /// Reference frames; 0: the library's choice.
+    pub references: u32,
+    /// Two passes for each frame with constant bitrate.
+    pub two_pass: bool,
+    /// AV1: binary logarithms of the rows and columns of tiles.
+    pub tiles: (u32, u32),
+}
+
+impl Default for Nvidia {
+    fn default() -> Self {
+        Self {
+            preset: 1,
+            max_performance: true,
+            poc_type: 2,
+            insert_vui: false,
+            references: 1,
+            two_pass: false,
+            tiles: (0, 0),
+        }
+    }
+}
+
 /// As a GOP size: only the first frame is a keyframe, or as few as the device lets.
 pub const ENDLESS_GOP: u32 = i32::MAX as u32;
 
@@ -52,6 +85,12 @@ pub struct Config {
     pub qp_min: Option<u32>,
     /// Greatest quantiser.
     pub qp_max: Option<u32>,
+    /// Least quantiser of keyframes, where it can differ.
+    pub qp_min_key: Option<u32>,
+    /// Greatest quantiser of keyframes, where it can differ.
+    pub qp_max_key: Option<u32>,
+    /// Quantiser of the first frame, and of all with [`RateControl::FixQp`], where it can be set.
+    pub qp_init: Option<u32>,
     /// B-frames between P-frames.
     pub b_frames: u32,
     /// Coded picture buffer, bits; 0: a fifth of a second.
@@ -78,6 +117,8 @@ pub struct Config {
     pub stride: Option<u32>,
     /// Any controls, by `v4l2-ctl`'s name or by number (decimal or 0x…).
     pub extra_controls: Vec<(String, i64)>,
+    /// What only NVIDIA's library has.
+    pub nvidia: Nvidia,
 }
 
 impl Config {
@@ -98,6 +139,9 @@ impl Config {
             gop_size: 0,
             qp_min: None,
             qp_max: None,
+            qp_min_key: None,
+            qp_max_key: None,
+            qp_init: None,
             b_frames: 0,
             vbv_size: 0,
             intra_refresh: 0,
@@ -111,6 +155,7 @@ impl Config {
             memory: Memory::Mmap,
             stride: None,
             extra_controls: Vec::new(),
+            nvidia: Nvidia::default(),
         }
     }
 

@@ -33,6 +33,26 @@ pub enum Effect {
     Unsupported,
 }
 
+/// What an encoder asks of a device's controls, in the device's dialect.
+pub(crate) trait Wishes: std::fmt::Debug + Send {
+    /// What has its place between the formats of CAPTURE and OUTPUT.
+    fn between_formats(&mut self, handle: &Handle, config: &Config) {
+        let _ = (handle, config);
+    }
+    /// Sets everything that a stream begins with. `level_up` is how many levels above the computed one to use.
+    fn apply(&mut self, handle: &Handle, config: &Config, level_up: usize) -> Chosen;
+    /// What was refused since the last call, each only once.
+    fn take_refused(&mut self) -> Vec<Refused>;
+    /// How keyframes can be asked for here.
+    fn key_methods(&mut self, handle: &Handle, codec: Codec) -> Vec<Method>;
+    /// Asks for a keyframe. `false` if the device refuses.
+    fn force_key(&mut self, handle: &Handle, method: Method) -> bool;
+    /// Another bitrate while streaming.
+    fn live_bitrate(&mut self, handle: &Handle, old: &Config, new: &Config) -> Effect;
+    /// Another GOP size while streaming.
+    fn live_gop(&mut self, handle: &Handle, codec: Codec, frames: u32) -> Effect;
+}
+
 /// The controls of an open device.
 #[derive(Debug, Default)]
 pub struct Controls {
@@ -58,20 +78,6 @@ impl Controls {
             Some(info)
         })?;
         (!info.fixed && info.kind != ControlKind::Other).then_some(info)
-    }
-
-    /// What was refused since the last call, each only once.
-    pub fn take_refused(&mut self) -> Vec<Refused> {
-        let reported = &mut self.reported;
-        let mut refused = std::mem::take(&mut self.refused);
-        refused.retain(|refused| {
-            let new = !reported.contains(&refused.control);
-            if new {
-                reported.push(refused.control.clone());
-            }
-            new
-        });
-        refused
     }
 
     fn refuse(&mut self, info: &ControlInfo, value: i64, reason: String) {
@@ -121,64 +127,6 @@ impl Controls {
 
     fn first(&mut self, handle: &Handle, ids: &[u32], value: i64) -> bool {
         ids.iter().any(|&id| self.set(handle, id, value))
-    }
-
-    /// Sets everything that a stream begins with. `level_up` is how many levels above the computed one to use.
-    pub fn apply(&mut self, handle: &Handle, config: &Config, level_up: usize) -> Chosen {
-        let codec = config.codec;
-        self.rate_control(handle, config);
-        self.gop(handle, config);
-        self.set(handle, V4L2_CID_MPEG_VIDEO_B_FRAMES, config.b_frames.into());
-        if config.repeat_headers {
-            let _ = self.first(
-                handle,
-                &[V4L2_CID_MPEG_VIDEO_REPEAT_SEQ_HEADER, V4L2_CID_MPEG_VIDEO_PREPEND_SPSPPS_TO_IDR],
-                1,
-            );
-        }
-        // Joined: parameter sets never come in a buffer of their own.
-        self.set(handle, V4L2_CID_MPEG_VIDEO_HEADER_MODE, 1);
-        let (min, max) = match codec {
-            Codec::H264 => (V4L2_CID_MPEG_VIDEO_H264_MIN_QP, V4L2_CID_MPEG_VIDEO_H264_MAX_QP),
-            Codec::H265 => (V4L2_CID_MPEG_VIDEO_HEVC_MIN_QP, V4L2_CID_MPEG_VIDEO_HEVC_MAX_QP),
-            Codec::Vp8 => (V4L2_CID_MPEG_VIDEO_VPX_MIN_QP, V4L2_CID_MPEG_VIDEO_VPX_MAX_QP),
-            Codec::Fwht => (V4L2_CID_FWHT_I_FRAME_QP, V4L2_CID_FWHT_P_FRAME_QP),
-        };
-        if codec == Codec::Fwht {
-            // There is no rate control: the greatest quantiser allowed is the quantiser.
-            if let Some(qp) = config.qp_max {
-                self.set(handle, min, qp.into());
-                self.set(handle, max, qp.into());
-            }
-        } else {
-            if let Some(qp) = config.qp_min {
-                self.wish(handle, min, qp.into(), "qp-min");
-            }
-            if let Some(qp) = config.qp_max {
-                self.wish(handle, max, qp.into(), "qp-max");
-            }
-        }
-        if config.intra_refresh != 0 {
-            self.wish(
-                handle,
-                V4L2_CID_MPEG_VIDEO_INTRA_REFRESH_PERIOD,
-                config.intra_refresh.into(),
-                "intra-refresh",
-            );
-        }
-        if config.au_delimiter {
-            self.wish(handle, V4L2_CID_MPEG_VIDEO_AU_DELIMITER, 1, "au-delimiter");
-        }
-        if config.slice_size != 0 {
-            let size = i64::from(config.slice_size);
-            self.wish(handle, V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MODE, 2, "slice-size");
-            self.set(handle, V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MAX_BYTES, size);
-        }
-        let chosen = self.profile_and_level(handle, config, level_up);
-        for (name, value) in &config.extra_controls {
-            self.extra(handle, name, *value);
-        }
-        chosen
     }
 
     /// Sets a control that somebody asked for by name, so that its absence is worth a word.
@@ -253,7 +201,7 @@ impl Controls {
         let (profile, level_control) = match config.codec {
             Codec::H264 => (V4L2_CID_MPEG_VIDEO_H264_PROFILE, V4L2_CID_MPEG_VIDEO_H264_LEVEL),
             Codec::H265 => (V4L2_CID_MPEG_VIDEO_HEVC_PROFILE, V4L2_CID_MPEG_VIDEO_HEVC_LEVEL),
-            Codec::Vp8 | Codec::Fwht => return Chosen::default(),
+            Codec::Vp8 | Codec::Fwht | Codec::Av1 => return Chosen::default(),
         };
         let mut chosen = Chosen::default();
         if let Some(info) = self.get(handle, profile) {
@@ -304,9 +252,80 @@ impl Controls {
         }
         chosen
     }
+}
 
-    /// How keyframes can be asked for here.
-    pub fn key_methods(&mut self, handle: &Handle) -> Vec<Method> {
+impl Wishes for Controls {
+    fn take_refused(&mut self) -> Vec<Refused> {
+        let reported = &mut self.reported;
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.retain(|refused| {
+            let new = !reported.contains(&refused.control);
+            if new {
+                reported.push(refused.control.clone());
+            }
+            new
+        });
+        refused
+    }
+
+    fn apply(&mut self, handle: &Handle, config: &Config, level_up: usize) -> Chosen {
+        let codec = config.codec;
+        self.rate_control(handle, config);
+        self.gop(handle, config);
+        self.set(handle, V4L2_CID_MPEG_VIDEO_B_FRAMES, config.b_frames.into());
+        if config.repeat_headers {
+            let _ = self.first(
+                handle,
+                &[V4L2_CID_MPEG_VIDEO_REPEAT_SEQ_HEADER, V4L2_CID_MPEG_VIDEO_PREPEND_SPSPPS_TO_IDR],
+                1,
+            );
+        }
+        // Joined: parameter sets never come in a buffer of their own.
+        self.set(handle, V4L2_CID_MPEG_VIDEO_HEADER_MODE, 1);
+        let (min, max) = match codec {
+            Codec::H264 => (V4L2_CID_MPEG_VIDEO_H264_MIN_QP, V4L2_CID_MPEG_VIDEO_H264_MAX_QP),
+            Codec::H265 => (V4L2_CID_MPEG_VIDEO_HEVC_MIN_QP, V4L2_CID_MPEG_VIDEO_HEVC_MAX_QP),
+            Codec::Vp8 => (V4L2_CID_MPEG_VIDEO_VPX_MIN_QP, V4L2_CID_MPEG_VIDEO_VPX_MAX_QP),
+            Codec::Fwht | Codec::Av1 => (V4L2_CID_FWHT_I_FRAME_QP, V4L2_CID_FWHT_P_FRAME_QP),
+        };
+        if codec == Codec::Fwht {
+            // There is no rate control: the greatest quantiser allowed is the quantiser.
+            if let Some(qp) = config.qp_max {
+                self.set(handle, min, qp.into());
+                self.set(handle, max, qp.into());
+            }
+        } else {
+            if let Some(qp) = config.qp_min {
+                self.wish(handle, min, qp.into(), "qp-min");
+            }
+            if let Some(qp) = config.qp_max {
+                self.wish(handle, max, qp.into(), "qp-max");
+            }
+        }
+        if config.intra_refresh != 0 {
+            self.wish(
+                handle,
+                V4L2_CID_MPEG_VIDEO_INTRA_REFRESH_PERIOD,
+                config.intra_refresh.into(),
+                "intra-refresh",
+            );
+        }
+        if config.au_delimiter {
+            self.wish(handle, V4L2_CID_MPEG_VIDEO_AU_DELIMITER, 1, "au-delimiter");
+        }
+        if config.slice_size != 0 {
+            let size = i64::from(config.slice_size);
+            self.wish(handle, V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MODE, 2, "slice-size");
+            self.set(handle, V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MAX_BYTES, size);
+        }
+        let chosen = self.profile_and_level(handle, config, level_up);
+        for (name, value) in &config.extra_controls {
+            self.extra(handle, name, *value);
+        }
+        chosen
+    }
+
+    fn key_methods(&mut self, handle: &Handle, _codec: Codec) -> Vec<Method> {
         let mut methods = Vec::new();
         if self.get(handle, V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME).is_some() {
             methods.push(Method::ForceKeyFrame);
@@ -318,17 +337,15 @@ impl Controls {
         methods
     }
 
-    /// Asks for a keyframe. `false` if the device refuses.
-    pub fn force_key(&mut self, handle: &Handle, method: Method) -> bool {
+    fn force_key(&mut self, handle: &Handle, method: Method) -> bool {
         match method {
             Method::ForceKeyFrame => self.set(handle, V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME, 1),
             Method::ForceFrameType => self.set(handle, V4L2_CID_MPEG_MFC51_VIDEO_FORCE_FRAME_TYPE, 1),
-            Method::Restart => false,
+            Method::ForceFrameTypeI | Method::ForceIdrFrame | Method::Restart => false,
         }
     }
 
-    /// Another bitrate while streaming.
-    pub fn live_bitrate(&mut self, handle: &Handle, old: &Config, new: &Config) -> Effect {
+    fn live_bitrate(&mut self, handle: &Handle, old: &Config, new: &Config) -> Effect {
         let mut ids = vec![(V4L2_CID_MPEG_VIDEO_BITRATE, new.bitrate)];
         if new.rate_control == RateControl::Vbr {
             // The peak may never be below the bitrate.
@@ -346,8 +363,7 @@ impl Controls {
         effect
     }
 
-    /// Another GOP size while streaming.
-    pub fn live_gop(&mut self, handle: &Handle, codec: Codec, frames: u32) -> Effect {
+    fn live_gop(&mut self, handle: &Handle, codec: Codec, frames: u32) -> Effect {
         let ids = [V4L2_CID_MPEG_VIDEO_GOP_SIZE, V4L2_CID_MPEG_VIDEO_H264_I_PERIOD];
         for id in ids.into_iter().take(if codec == Codec::H264 { 2 } else { 1 }) {
             match self.try_set(handle, id, frames.into()) {

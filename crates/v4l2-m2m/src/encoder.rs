@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use crate::buffer::{DmaBufPlane, Slot};
 use crate::codec::{Codec, Headers};
 use crate::config::Config;
-use crate::controls::{Chosen, Controls, Effect, Refused};
+use crate::controls::{Chosen, Controls, Effect, Refused, Wishes};
 use crate::error::{EncoderError, NodeError};
 use crate::ioctl::{self, Event, Format, Memory, ParmError, PlaneFormat, QueueError, StreamError};
 use crate::keyframe::{KeyGuard, Method, Verdict};
-use crate::ops::{Interest, V4l2Ops};
+use crate::nvidia;
+use crate::ops::{Dialect, Interest, V4l2Ops};
 use crate::picture::{Layout, RawFormat};
 use crate::probe::Device;
-use crate::queue::{Capture, Coded, Dequeue, Idle, Input, Output, Queue, Streaming};
+use crate::queue::{Allocated, Capture, Coded, Dequeue, Idle, Input, Output, Queue, Streaming};
 use crate::quirks::{self, Quirks};
 use crate::uapi::*;
 
@@ -98,6 +99,10 @@ struct Session {
     /// Of the frame that came out last.
     last_timestamp: Option<u64>,
     drain: Drain,
+    /// The last frame that became a keyframe, or was asked to.
+    last_key: u64,
+    /// Keyframes are asked for this often, as the device does not take another distance while it streams.
+    key_every: Option<u32>,
     /// For drivers without commands: an empty buffer ends the stream.
     end_slot: Option<Slot>,
     last_buffer: Instant,
@@ -115,7 +120,7 @@ pub struct Encoder {
     ops: Arc<dyn V4l2Ops>,
     device: Device,
     quirks: Quirks,
-    controls: Controls,
+    controls: Box<dyn Wishes>,
     session: Option<Session>,
     /// The device has to be opened anew before the next stream.
     stale: bool,
@@ -131,7 +136,7 @@ impl Encoder {
     /// An encoder on an open device.
     #[must_use]
     pub fn new(ops: &Arc<dyn V4l2Ops>, device: Device) -> Self {
-        let controls = Controls::new(&device.handle);
+        let controls = wishes(&device);
         let quirks = quirks::of(&device.capability.driver);
         Self { ops: Arc::clone(ops), device, quirks, controls, session: None, stale: false }
     }
@@ -148,11 +153,13 @@ impl Encoder {
     /// See [`EncoderError`]; no stream is set up then.
     pub fn configure(&mut self, config: &Config) -> Result<(Setup, Vec<Slot>), EncoderError> {
         self.session = None;
-        if std::mem::take(&mut self.stale) {
+        if self.stale {
             let path = self.device.path().to_owned();
             self.device = Device::open(&self.ops, &path).map_err(EncoderError::Reopen)?;
-            self.controls = Controls::new(&self.device.handle);
+            self.controls = wishes(&self.device);
         }
+        // NVIDIA's library remembers buffers of an earlier stream until the device is closed.
+        self.stale = self.device.handle.dialect() == Dialect::Nvidia;
         let mut level_up = 0;
         loop {
             match self.try_configure(config, level_up) {
@@ -183,10 +190,12 @@ impl Encoder {
 
         let mut capture = Queue::<Capture, Idle>::new(&handle, api);
         let mut output = Queue::<Output, Idle>::new(&handle, api);
-        let coded = coded_format(config);
+        let dialect = handle.dialect();
+        let coded = coded_format(config, support.fourcc, dialect);
         capture
             .set_format(&coded)
             .map_err(|error| fatal(EncoderError::Format { queue: "CAPTURE", error }))?;
+        self.controls.between_formats(&handle, config);
         let format = output
             .set_format(&raw_format(config, fourcc, room))
             .map_err(|error| fatal(EncoderError::Format { queue: "OUTPUT", error }))?;
@@ -220,21 +229,18 @@ impl Encoder {
             tracing::debug!(%error, "no event at the end");
         }
 
-        let has_command = ioctl::has_encoder_command(&handle);
+        let has_command = dialect == Dialect::Kernel && ioctl::has_encoder_command(&handle);
         let least = ioctl::read_control(&handle, V4L2_CID_MIN_BUFFERS_FOR_OUTPUT).unwrap_or(0);
         let spare = u32::from(!has_command && config.memory == Memory::Mmap);
         let inputs = config.inputs.max(u32::try_from(least).unwrap_or(0)).saturating_add(spare).clamp(1, 32);
-        let mut output = output
+        let output = output
             .request(config.memory, inputs)
             .map_err(|error| fatal(EncoderError::Buffers { queue: "OUTPUT", error }))?;
-        let mut capture = capture
+        let capture = capture
             .request(Memory::Mmap, config.outputs.clamp(2, 32))
             .map_err(|error| fatal(EncoderError::Buffers { queue: "CAPTURE", error }))?;
-        capture.queue_all().map_err(|error| fatal(error.into()))?;
         let retry = chosen.levels_left;
-        let capture = capture.stream_on().map_err(|error| (error.into(), retry))?;
-        let mut slots = output.take_slots();
-        let output = output.stream_on().map_err(|error| (error.into(), retry))?;
+        let (output, capture, mut slots) = start(output, capture, dialect).map_err(|error| (error, retry))?;
         let end_slot = if spare != 0 && slots.len() > 1 { slots.pop() } else { None };
         slots.truncate(config.inputs.max(1) as usize);
         let setup = Setup {
@@ -247,7 +253,7 @@ impl Encoder {
             refused,
             memory: config.memory,
         };
-        let methods = self.controls.key_methods(&handle);
+        let methods = self.controls.key_methods(&handle, config.codec);
         self.session = Some(Session {
             config: config.clone(),
             layout: Arc::clone(&setup.layout),
@@ -260,6 +266,8 @@ impl Encoder {
             next_number: 0,
             last_timestamp: None,
             drain: Drain::No,
+            last_key: 0,
+            key_every: None,
             end_slot,
             last_buffer: Instant::now(),
         });
@@ -306,9 +314,13 @@ impl Encoder {
     ) -> Result<(), EncoderError> {
         let session = self.session.as_mut().ok_or(EncoderError::NotConfigured)?;
         session.next_number = number;
-        if force_key {
+        let due = session
+            .key_every
+            .is_some_and(|every| number.saturating_sub(session.last_key) >= u64::from(every.max(1)));
+        if force_key || due {
+            session.last_key = number;
             let verdict = session.keys.request(number);
-            Self::ask_key(&mut self.controls, session, verdict, out);
+            Self::ask_key(&mut *self.controls, session, verdict, out);
         }
         let timestamp = session.next_timestamp;
         let used = session.layout.used().to_vec();
@@ -343,7 +355,7 @@ impl Encoder {
         }
     }
 
-    fn ask_key(controls: &mut Controls, session: &mut Session, verdict: Verdict, out: &mut Vec<Out>) {
+    fn ask_key(controls: &mut dyn Wishes, session: &mut Session, verdict: Verdict, out: &mut Vec<Out>) {
         match verdict {
             Verdict::Wait | Verdict::Done => {}
             Verdict::Try(Method::Restart) => out.push(Out::RestartForKey),
@@ -385,7 +397,7 @@ impl Encoder {
                     ended = coded.last
                         || (coded.data.is_empty() && session.drain == Drain::Asked && !coded.error);
                     let verdict = session.take(coded, out);
-                    Self::ask_key(&mut self.controls, session, verdict, out);
+                    Self::ask_key(&mut *self.controls, session, verdict, out);
                     if ended {
                         break;
                     }
@@ -393,7 +405,10 @@ impl Encoder {
             }
         }
         let mut event = false;
-        while let Ok(seen) = ioctl::dequeue_event(session.output.handle()) {
+        // NVIDIA's library can wait in this call; there the end is always told by a buffer.
+        while session.output.handle().dialect() == Dialect::Kernel
+            && let Ok(seen) = ioctl::dequeue_event(session.output.handle())
+        {
             event |= seen == Event::EndOfStream;
         }
         if session.drain == Drain::Asked {
@@ -421,7 +436,10 @@ impl Encoder {
             session.finish_drain(out);
             return Ok(());
         }
-        if let Err(error) = ioctl::encoder_command(session.output.handle(), V4L2_ENC_CMD_STOP) {
+        let handle = session.output.handle();
+        // NVIDIA's own programs send this flag, whatever it means to the library.
+        let flags = u32::from(handle.dialect() == Dialect::Nvidia);
+        if let Err(error) = ioctl::encoder_command(handle, V4L2_ENC_CMD_STOP, flags) {
             tracing::debug!(%error, "no stop command; an empty buffer ends the stream");
             if let Some(slot) = session.end_slot.take() {
                 let none = vec![0; session.layout.used().len()];
@@ -450,15 +468,15 @@ impl Encoder {
             mut keys,
             next_timestamp,
             next_number,
+            key_every,
             end_slot,
             ..
         } = session;
-        let mut output = output.stream_off()?;
-        let mut capture = capture.stream_off()?;
-        out.extend(output.take_slots().into_iter().map(Out::Slot));
-        capture.queue_all()?;
-        let capture = capture.stream_on()?;
-        let output = output.stream_on()?;
+        let dialect = output.handle().dialect();
+        let output = output.stream_off()?;
+        let capture = capture.stream_off()?;
+        let (output, capture, slots) = start(output, capture, dialect)?;
+        out.extend(slots.into_iter().map(Out::Slot));
         keys.restarted();
         self.session = Some(Session {
             config,
@@ -472,6 +490,8 @@ impl Encoder {
             next_number,
             last_timestamp: None,
             drain: Drain::No,
+            last_key: next_number,
+            key_every,
             end_slot,
             last_buffer: Instant::now(),
         });
@@ -494,6 +514,14 @@ impl Encoder {
     /// Another GOP size, live if the device can.
     pub fn set_gop(&mut self, frames: u32) -> Effect {
         let Some(session) = self.session.as_mut() else { return Effect::Live };
+        // A shorter distance than the device's is kept by asking for keyframes.
+        if session.output.handle().dialect() == Dialect::Nvidia {
+            let wanted = Config { gop_size: frames, ..session.config.clone() }.gop();
+            if wanted <= session.config.gop() {
+                session.key_every = Some(wanted);
+                return Effect::Live;
+            }
+        }
         session.config.gop_size = frames;
         if self.quirks.gop_needs_restart {
             self.stale |= self.quirks.bitrate_needs_reopen;
@@ -568,6 +596,9 @@ impl Session {
         {
             out.push(Out::Lost { number: entry.remove() });
         }
+        if framed.keyframe {
+            self.last_key = self.last_key.max(number);
+        }
         out.push(Out::Frame { number: Some(number), data: framed.data, keyframe: framed.keyframe });
         let pending = (self.pending.len() as u64).min(MAX_EXTRA);
         self.keys.seen(number, framed.keyframe, pending, self.next_number)
@@ -582,17 +613,52 @@ impl Session {
     }
 }
 
-fn coded_format(config: &Config) -> Format {
+fn wishes(device: &Device) -> Box<dyn Wishes> {
+    match device.handle.dialect() {
+        Dialect::Kernel => Box::new(Controls::new(&device.handle)),
+        Dialect::Nvidia => Box::new(nvidia::Controls::default()),
+    }
+}
+
+type Started = (Queue<Output, Streaming>, Queue<Capture, Streaming>, Vec<Slot>);
+
+/// Starts both queues, in the order that the device is known to take.
+fn start(
+    mut output: Queue<Output, Allocated>,
+    mut capture: Queue<Capture, Allocated>,
+    dialect: Dialect,
+) -> Result<Started, EncoderError> {
+    let slots = output.take_slots();
+    match dialect {
+        Dialect::Kernel => {
+            capture.queue_all()?;
+            let capture = capture.stream_on()?;
+            Ok((output.stream_on()?, capture, slots))
+        }
+        Dialect::Nvidia => {
+            let output = output.stream_on()?;
+            let mut capture = capture.stream_on()?;
+            capture.queue_all()?;
+            Ok((output, capture, slots))
+        }
+    }
+}
+
+fn coded_format(config: &Config, fourcc: FourCc, dialect: Dialect) -> Format {
     // A hint that even a keyframe of noise fits into.
     let size = u64::from(config.width) * u64::from(config.height) * 3 / 2;
+    let (least, step) = match dialect {
+        Dialect::Kernel => (1 << 20, 1),
+        Dialect::Nvidia => (2 << 20, 2),
+    };
     Format {
-        fourcc: config.codec.fourcc(),
-        width: config.width,
-        height: config.height,
+        fourcc,
+        width: config.width.next_multiple_of(step),
+        height: config.height.next_multiple_of(step),
         colorimetry: config.colorimetry,
         planes: vec![PlaneFormat {
             bytesperline: 0,
-            sizeimage: u32::try_from(size.clamp(1 << 20, 1 << 28)).unwrap_or(1 << 20),
+            sizeimage: u32::try_from(size.clamp(least, 1 << 28)).unwrap_or(1 << 20),
         }],
     }
 }
@@ -613,6 +679,7 @@ fn raw_format(config: &Config, fourcc: FourCc, (width, height): (u32, u32)) -> F
     let separate = fourcc == V4L2_PIX_FMT_YUV420M
         || fourcc == V4L2_PIX_FMT_YVU420M
         || fourcc == V4L2_PIX_FMT_NV12M
+        || fourcc == V4L2_PIX_FMT_P010M
         || fourcc == V4L2_PIX_FMT_NV21M;
     let count = match config.format {
         _ if !separate => 1,

@@ -32,6 +32,16 @@ pub enum NodeError {
         /// The coded formats that it has.
         codecs: Vec<String>,
     },
+    /// NVIDIA's library has no encoder behind it, or none that is free.
+    #[error(
+        "{driver} makes none of H.264, H.265 and AV1 ({reason}); other programs may use all sessions of the encoder"
+    )]
+    NoNvidiaCodec {
+        /// Its driver.
+        driver: String,
+        /// What the last format was refused with.
+        reason: String,
+    },
     /// It takes no raw format that we know.
     #[error("{driver} takes no raw format that is known here (it has {})", list(.formats))]
     NoRawFormat {

@@ -9,6 +9,10 @@ pub enum Method {
     ForceKeyFrame,
     /// `V4L2_CID_MPEG_MFC51_VIDEO_FORCE_FRAME_TYPE`
     ForceFrameType,
+    /// The same with another value (NVIDIA's library).
+    ForceFrameTypeI,
+    /// NVIDIA's own control.
+    ForceIdrFrame,
     /// Ending the stream and starting another, whose first picture is a keyframe.
     Restart,
 }

@@ -12,6 +12,7 @@
 //!
 //! With the feature `emulator` there is a driver inside the process, for tests.
 
+mod av1;
 pub mod buffer;
 pub mod codec;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod error;
 pub mod ioctl;
 pub mod keyframe;
 pub mod level;
+mod nvidia;
 pub mod ops;
 pub mod picture;
 pub mod probe;

@@ -21,6 +21,8 @@ pub enum RawFormat {
     Yuy2,
     /// 4:2:2, packed, chroma first.
     Uyvy,
+    /// 4:2:0 of 10 bits in the upper bits of two bytes: Y, then CbCr.
+    P010,
 }
 
 /// A plane: samples of `bytes` bytes for `x` by `y` pixels.
@@ -46,8 +48,10 @@ impl Sampling {
 }
 
 impl RawFormat {
-    /// All, the most wanted first.
+    /// What the kernel's drivers are asked for, the most wanted first.
     pub const ALL: [Self; 6] = [Self::Nv12, Self::I420, Self::Nv21, Self::Yv12, Self::Yuy2, Self::Uyvy];
+    /// What NVIDIA's library takes, the most wanted first.
+    pub const NVIDIA: [Self; 3] = [Self::Nv12, Self::I420, Self::P010];
 
     /// The kernel's names: planes in one piece of memory, planes in several.
     #[must_use]
@@ -59,24 +63,29 @@ impl RawFormat {
             Self::Yv12 => &[V4L2_PIX_FMT_YVU420, V4L2_PIX_FMT_YVU420M],
             Self::Yuy2 => &[V4L2_PIX_FMT_YUYV],
             Self::Uyvy => &[V4L2_PIX_FMT_UYVY],
+            Self::P010 => &[V4L2_PIX_FMT_P010M],
         }
     }
 
     /// The format of the kernel's name.
     #[must_use]
     pub fn of(fourcc: FourCc) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.fourccs().contains(&fourcc))
+        let all = Self::ALL.into_iter().chain([Self::P010]);
+        all.into_iter().find(|format| format.fourccs().contains(&fourcc))
     }
 
     fn planes(self) -> &'static [Sampling] {
         const Y: Sampling = sampling(1, 1, 1);
         const C: Sampling = sampling(2, 2, 1);
         const CC: Sampling = sampling(2, 2, 2);
+        const Y10: Sampling = sampling(1, 1, 2);
+        const CC10: Sampling = sampling(2, 2, 4);
         const PACKED: Sampling = sampling(2, 1, 4);
         match self {
             Self::Nv12 | Self::Nv21 => &[Y, CC],
             Self::I420 | Self::Yv12 => &[Y, C, C],
             Self::Yuy2 | Self::Uyvy => &[PACKED],
+            Self::P010 => &[Y10, CC10],
         }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::codec::Codec;
 use crate::error::{NodeError, ProbeError};
 use crate::ioctl::{self, Api, Capability, Format, FrameSizes};
-use crate::ops::{Handle, V4l2Ops};
+use crate::nvidia;
+use crate::ops::{Dialect, Handle, V4l2Ops};
 use crate::picture::RawFormat;
 use crate::queue::{Capture, Output};
 use crate::uapi::FourCc;
@@ -18,6 +19,8 @@ use crate::uapi::FourCc;
 pub struct CodecSupport {
     /// The coded format.
     pub codec: Codec,
+    /// The device's name of it.
+    pub fourcc: FourCc,
     /// Raw formats and the device's names of them.
     pub raws: Vec<(RawFormat, FourCc)>,
     /// Sizes; `None` if the device does not tell.
@@ -46,6 +49,10 @@ impl Device {
         let capability = ioctl::query_capability(&handle)?;
         let driver = capability.driver.clone();
         let Some(api) = capability.m2m() else { return Err(NodeError::NotM2m(driver)) };
+        if handle.dialect() == Dialect::Nvidia {
+            let codecs = nvidia::codecs(&handle, api, &driver)?;
+            return Ok(Self { handle, capability, api, codecs });
+        }
         let coded = ioctl::enumerate_formats::<Capture>(&handle, api)?;
         let mut wanted: Vec<Codec> =
             coded.iter().filter(|row| row.compressed).filter_map(|row| Codec::of(row.fourcc)).collect();
@@ -80,7 +87,7 @@ impl Device {
             if let Some(&(_, code)) = raws.first() {
                 let sizes =
                     ioctl::frame_sizes(&handle, code).or_else(|| ioctl::frame_sizes(&handle, codec.fourcc()));
-                codecs.push(CodecSupport { codec, raws, sizes });
+                codecs.push(CodecSupport { codec, fourcc: codec.fourcc(), raws, sizes });
             }
         }
         if codecs.is_empty() {

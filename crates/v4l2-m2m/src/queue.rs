@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffer::{DmaBufPlane, Mapping, Slot};
 use crate::ioctl::{self, *};
-use crate::ops::Handle;
+use crate::ops::{Dialect, Handle};
 use crate::uapi::*;
 
 /// A side of the device. V4L2 names them as the program sees them: it gives to OUTPUT, and takes from CAPTURE.
@@ -198,8 +198,17 @@ impl<D: Direction> Queue<D, Idle> {
         for index in 0..count {
             let mut mappings = Vec::new();
             if memory == Memory::Mmap {
-                for (length, offset) in query_buffer::<D>(&inner.handle, inner.api, index)? {
-                    mappings.push(Mapping::new(&inner.handle, length, offset).map_err(BuffersError::Other)?);
+                let planes = query_buffer::<D>(&inner.handle, inner.api, index)?;
+                for (plane, (length, offset)) in (0..).zip(planes) {
+                    let exported = match inner.handle.dialect() {
+                        Dialect::Kernel => None,
+                        Dialect::Nvidia => {
+                            let fd = export_buffer::<D>(&inner.handle, inner.api, index, plane)?;
+                            Some(inner.handle.keep(fd))
+                        }
+                    };
+                    let mapping = Mapping::new(&inner.handle, exported, length, offset);
+                    mappings.push(mapping.map_err(BuffersError::Other)?);
                 }
             }
             inner.places.push(Place::Here(mappings));
@@ -317,6 +326,9 @@ impl<S: HasBuffers> Queue<Output, S> {
         };
         let (uses, keep): (Vec<PlaneUse>, _) = match input {
             Input::Mapped(used) => {
+                for (plane, mapping) in slot.planes.iter().enumerate() {
+                    mapping.sync_for_device(plane);
+                }
                 let uses = used.iter().zip(&slot.planes).map(|(&used, mapping)| PlaneUse {
                     used,
                     length: u32::try_from(mapping.bytes().len()).unwrap_or(u32::MAX),

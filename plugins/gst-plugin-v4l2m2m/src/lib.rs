@@ -4,9 +4,12 @@
 // If a copy of the MPL was not distributed with this file, You can obtain one at
 // <https://mozilla.org/MPL/2.0/>.
 
-//! GStreamer element for video encoders behind the kernel's stateful V4L2 mem2mem interface: [`v4l2m2menc`].
+//! GStreamer elements for video encoders that speak V4L2 mem2mem: [`v4l2m2menc`] for those of the kernel,
+//! [`jetsonv4l2enc`] for NVIDIA's Jetson boards.
 #![forbid(unsafe_code)]
 
+mod encoder;
+pub mod jetsonv4l2enc;
 pub mod v4l2m2menc;
 
 pub use plugin::plugin_register_static;
@@ -37,7 +40,8 @@ mod plugin {
     use gst::glib;
 
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-        crate::v4l2m2menc::register(plugin)
+        crate::v4l2m2menc::register(plugin)?;
+        crate::jetsonv4l2enc::register(plugin)
     }
 
     gst::plugin_define!(

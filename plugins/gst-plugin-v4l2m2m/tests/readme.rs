@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The README's tables say what the element has.
+//! The README's tables say what the elements have.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -29,9 +29,14 @@ fn table(head: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn properties_and_their_defaults() {
+    compare("v4l2m2menc", "property");
+    compare("jetsonv4l2enc", "Jetson property");
+}
+
+fn compare(element: &str, head: &str) {
     init();
-    let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
-    let table = table("property");
+    let element = gst::ElementFactory::make(element).build().unwrap();
+    let table = table(head);
     let all = element.list_properties();
     let own: BTreeSet<String> = all
         .iter()
@@ -53,8 +58,10 @@ fn properties_and_their_defaults() {
 #[test]
 fn statistics() {
     init();
-    let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
-    let stats = element.property::<gst::Structure>("stats");
-    let names: BTreeSet<String> = stats.fields().map(|name| name.to_string()).collect();
-    assert_eq!(table("field").into_keys().collect::<BTreeSet<_>>(), names);
+    for element in ["v4l2m2menc", "jetsonv4l2enc"] {
+        let element = gst::ElementFactory::make(element).build().unwrap();
+        let stats = element.property::<gst::Structure>("stats");
+        let names: BTreeSet<String> = stats.fields().map(|name| name.to_string()).collect();
+        assert_eq!(table("field").into_keys().collect::<BTreeSet<_>>(), names);
+    }
 }

@@ -305,15 +305,18 @@ fn known(surface: *const NvBufSurface) -> c_int {
     if surface::by_header(surface).is_some() { 0 } else { -1 }
 }
 
-/// `NvBufSurfaceSyncForDevice`: memory is coherent here.
+/// `NvBufSurfaceSyncForDevice`: memory is coherent here, but who calls it is counted.
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn NvBufSurfaceSyncForDevice(
     surface: *mut NvBufSurface,
     _index: c_int,
-    _plane: c_int,
+    plane: c_int,
 ) -> c_int {
-    known(surface)
+    surface::by_header(surface).map_or(-1, |surface| {
+        surface.sync(plane);
+        0
+    })
 }
 
 /// `NvBufSurfaceSyncForCpu`: memory is coherent here.

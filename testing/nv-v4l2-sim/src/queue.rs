@@ -259,7 +259,10 @@ impl Device {
                 }
             }
             surface = match &entry.storage {
-                Storage::Picture(surface) => Some(Arc::clone(surface)),
+                Storage::Picture(surface) => {
+                    report::count(&self.config.tag, "synced", i64::from(surface.take_synced()));
+                    Some(Arc::clone(surface))
+                }
                 _ => Some(self.import(state, buffer.index, planes)?),
             };
         }

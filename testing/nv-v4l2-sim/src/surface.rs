@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Locks; what a thread that failed has left is used as it is.
@@ -178,6 +179,8 @@ pub struct Surface {
     /// How a picture lies there.
     pub layout: Layout,
     header: Box<NvBufSurface>,
+    /// Planes whose caches were written back; a bit for each.
+    synced: AtomicU32,
     // Pointed to by the header.
     _params: Box<NvBufSurfaceParams>,
 }
@@ -250,7 +253,7 @@ impl Surface {
             surface_list: &raw mut *params,
             reserved: [std::ptr::null_mut(); 4],
         });
-        let surface = Arc::new(Self { memory, layout, header, _params: params });
+        let surface = Arc::new(Self { memory, layout, header, synced: AtomicU32::new(0), _params: params });
         lock(&TABLE).by_inode.insert(surface.memory.inode, Arc::clone(&surface));
         Ok(surface)
     }
@@ -258,6 +261,18 @@ impl Surface {
     /// The description; as stable as the surface.
     pub fn header(&self) -> *mut NvBufSurface {
         (&raw const *self.header).cast_mut()
+    }
+
+    /// A cache was written back; −1: of all planes.
+    pub fn sync(&self, plane: i32) {
+        let bits = u32::try_from(plane).map_or(u32::MAX, |plane| 1 << plane.min(31));
+        self.synced.fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// Whether the caches of all planes were written back since the last call.
+    pub fn take_synced(&self) -> bool {
+        let all = (1 << self.layout.planes.len().min(31)) - 1;
+        self.synced.swap(0, Ordering::Relaxed) & all == all
     }
 
     /// What its descriptors stand for.

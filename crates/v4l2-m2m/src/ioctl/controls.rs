@@ -171,3 +171,36 @@ pub fn set_control(handle: &Handle, id: u32, kind: ControlKind, value: i64) -> R
     unsafe { handle.ioctl(VIDIOC_S_EXT_CTRLS, &mut controls) }?;
     Ok(())
 }
+
+fn set_codec_control(handle: &Handle, mut control: v4l2_ext_control) -> Result<(), ControlError> {
+    let mut controls = v4l2_ext_controls {
+        which: V4L2_CTRL_CLASS_CODEC,
+        count: 1,
+        controls: &raw mut control,
+        ..Default::default()
+    };
+    // SAFETY: the structure of this request; it points to one control that lives through the call.
+    unsafe { handle.ioctl(VIDIOC_S_EXT_CTRLS, &mut controls) }?;
+    Ok(())
+}
+
+/// Sets a control of NVIDIA's library that is a value: by the class of codecs, where the kernel takes any.
+///
+/// # Errors
+/// See [`ControlError`].
+pub(crate) fn set_codec_value(handle: &Handle, id: u32, value: i32) -> Result<(), ControlError> {
+    let mut control = v4l2_ext_control { id, ..Default::default() };
+    control.value.value = value;
+    set_codec_control(handle, control)
+}
+
+/// Sets a control of NVIDIA's library that is a structure of 32-bit words. `size` stays 0, other than in the kernel.
+/// Only for controls that are known to be structures of at most so many words: nobody checks.
+///
+/// # Errors
+/// See [`ControlError`].
+pub(crate) fn set_codec_words(handle: &Handle, id: u32, words: &mut [u32]) -> Result<(), ControlError> {
+    let mut control = v4l2_ext_control { id, ..Default::default() };
+    control.value.ptr = words.as_mut_ptr().cast();
+    set_codec_control(handle, control)
+}

@@ -15,12 +15,12 @@ errno_enum! {
     }
 }
 
-/// `V4L2_ENC_CMD_STOP` or `V4L2_ENC_CMD_START`.
+/// `V4L2_ENC_CMD_STOP` or `V4L2_ENC_CMD_START`, with its flags.
 ///
 /// # Errors
 /// See [`CommandError`].
-pub fn encoder_command(handle: &Handle, cmd: u32) -> Result<(), CommandError> {
-    let mut command = v4l2_encoder_cmd { cmd, ..Default::default() };
+pub fn encoder_command(handle: &Handle, cmd: u32, flags: u32) -> Result<(), CommandError> {
+    let mut command = v4l2_encoder_cmd { cmd, flags, ..Default::default() };
     // SAFETY: the structure of this request.
     unsafe { handle.ioctl(VIDIOC_ENCODER_CMD, &mut command) }?;
     Ok(())

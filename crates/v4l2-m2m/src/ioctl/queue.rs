@@ -135,6 +135,8 @@ pub(crate) fn dequeue_buffer<D: Direction>(
     // SAFETY: the structure of this request; it points to as many planes as it says, which live through the call.
     if let Err(error) = unsafe { handle.ioctl(VIDIOC_DQBUF, &mut buffer) } {
         return match error.raw_os_error() {
+            // NVIDIA's library can tell of the end like this.
+            Some(libc::EAGAIN) if buffer.flags & V4L2_BUF_FLAG_LAST != 0 => Ok(Dequeued::Ended),
             Some(libc::EAGAIN) => Ok(Dequeued::Nothing),
             Some(libc::EPIPE) => Ok(Dequeued::Ended),
             _ => Err(error.into()),

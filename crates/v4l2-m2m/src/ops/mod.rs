@@ -2,18 +2,20 @@
 
 //! Ways to reach a device: the kernel's system calls, or something that stands in for them.
 
+mod nvidia;
 mod syscall;
 mod waker;
 
 use std::ffi::{c_ulong, c_void};
 use std::fmt::Debug;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use nvidia::{DEVICE_VARIABLE, LIBRARY_VARIABLE, LoadError, NODES, NvidiaLibrary, SURFACE_VARIABLE};
 pub use syscall::SystemCalls;
 pub use waker::Waker;
 
@@ -35,6 +37,16 @@ pub struct Interest {
     pub capture: bool,
     /// A raw buffer is expected back.
     pub output: bool,
+}
+
+/// Which rules a device keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// The kernel's interface for stateful encoders.
+    Kernel,
+    /// NVIDIA's library: another order of calls, controls that cannot be asked for, buffers that are mapped by exported
+    /// descriptors.
+    Nvidia,
 }
 
 /// How to reach a device. One object serves any number of devices.
@@ -78,6 +90,16 @@ pub trait V4l2Ops: Send + Sync + Debug {
     /// Those of `poll(2)`.
     fn wait(&self, fd: RawFd, interest: Interest, waker: &Waker, timeout: Duration) -> io::Result<Ready>;
 
+    /// Which rules its devices keep.
+    fn dialect(&self) -> Dialect {
+        Dialect::Kernel
+    }
+
+    /// The processor has written to a plane of an exported buffer, and the device is to read it.
+    fn sync_for_device(&self, fd: RawFd, plane: usize) {
+        let _ = (fd, plane);
+    }
+
     /// Takes ownership of a DMABuf file descriptor that the device exported.
     fn adopt(&self, fd: RawFd) -> OwnedFd;
 
@@ -97,6 +119,9 @@ pub struct Handle {
     ops: Arc<dyn V4l2Ops>,
     fd: RawFd,
     path: PathBuf,
+    /// Exported descriptors of mapped buffers. Closed after the device: NVIDIA's libraries remember buffers by these
+    /// numbers, which must not come again before.
+    kept: Mutex<Vec<OwnedFd>>,
 }
 
 impl Handle {
@@ -106,7 +131,7 @@ impl Handle {
     /// Those of `open(2)`.
     pub fn open(ops: &Arc<dyn V4l2Ops>, path: &Path) -> io::Result<Self> {
         let fd = ops.open(path)?;
-        Ok(Self { ops: Arc::clone(ops), fd, path: path.to_owned() })
+        Ok(Self { ops: Arc::clone(ops), fd, path: path.to_owned(), kept: Mutex::default() })
     }
 
     /// The node.
@@ -127,8 +152,31 @@ impl Handle {
         unsafe { self.ops.ioctl(self.fd, request, std::ptr::from_mut(argument).cast()) }
     }
 
-    pub(crate) fn mmap(&self, length: usize, offset: u64) -> io::Result<NonNull<u8>> {
-        self.ops.mmap(self.fd, length, offset)
+    /// Maps memory of the device, or of the descriptor that it exported.
+    pub(crate) fn mmap(
+        &self,
+        exported: Option<RawFd>,
+        length: usize,
+        offset: u64,
+    ) -> io::Result<NonNull<u8>> {
+        self.ops.mmap(exported.unwrap_or(self.fd), length, offset)
+    }
+
+    /// Which rules the device keeps.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.ops.dialect()
+    }
+
+    pub(crate) fn sync_for_device(&self, fd: RawFd, plane: usize) {
+        self.ops.sync_for_device(fd, plane);
+    }
+
+    /// Keeps a descriptor open until after the device is closed.
+    pub(crate) fn keep(&self, fd: OwnedFd) -> RawFd {
+        let number = fd.as_raw_fd();
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(fd);
+        number
     }
 
     /// # Safety

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// An `eventfd(2)`: what wakes is remembered until the next wait.
 #[derive(Debug)]
@@ -30,6 +31,28 @@ impl Waker {
         // SAFETY: eight bytes that live through the call. It fails only when the counter is at its maximum, which
         // wakes as well.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Waits until somebody wakes, or the time is up. Answers whether somebody did.
+    ///
+    /// # Errors
+    /// Those of `ppoll(2)`.
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let mut fd = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
+        let time = libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // SAFETY: two structures that live through the call; no signal mask.
+        let count = unsafe { libc::ppoll(&raw mut fd, 1, &raw const time, std::ptr::null()) };
+        if count < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok(true) } else { Err(error) };
+        }
+        if count > 0 {
+            self.clear();
+        }
+        Ok(count > 0)
     }
 
     /// Forgets that somebody woke.

@@ -49,6 +49,7 @@ formats! {
     V4L2_PIX_FMT_HEVC b"HEVC" "H.265 with start codes"
     V4L2_PIX_FMT_H265_NV b"H265" "H.265 as NVIDIA's library calls it"
     V4L2_PIX_FMT_VP8 b"VP80" "VP8"
+    V4L2_PIX_FMT_AV1_NV b"AV10" "AV1 as NVIDIA's library calls it"
     V4L2_PIX_FMT_FWHT b"FWHT" "Fast Walsh Hadamard Transform, the codec of the kernel's virtual driver"
     V4L2_PIX_FMT_YUV420 b"YU12" "4:2:0, three planes in one piece of memory"
     V4L2_PIX_FMT_YVU420 b"YV12" "4:2:0, three planes in one piece of memory, Cr first"
@@ -60,5 +61,6 @@ formats! {
     V4L2_PIX_FMT_YVU420M b"YM21" "4:2:0, three planes, each in a piece of memory, Cr first"
     V4L2_PIX_FMT_NV12M b"NM12" "4:2:0, two planes, each in a piece of memory"
     V4L2_PIX_FMT_NV21M b"NM21" "4:2:0, two planes, each in a piece of memory, Cr first"
+    V4L2_PIX_FMT_P010M b"PM10" "4:2:0 of 10 bits, two planes, each in a piece of memory; as NVIDIA's library calls it"
     V4L2_PIX_FMT_JPEG b"JPEG" "JPEG"
 }

@@ -27,12 +27,8 @@
 use gst::glib;
 use gst::prelude::*;
 
-mod caps;
 mod imp;
 mod settings;
-mod stats;
-mod stream;
-mod target;
 
 /// How bits are distributed.
 ///
@@ -56,24 +52,7 @@ pub enum RateControl {
     FixQp,
 }
 
-/// Which keyframes carry parameter sets.
-///
-/// Since: 0.1
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
-#[enum_type(name = "GstV4l2M2mEncHeaderMode")]
-#[non_exhaustive]
-pub enum HeaderMode {
-    /// All; put in by the element where the device does not.
-    #[default]
-    #[enum_value(name = "With every keyframe", nick = "each-idr")]
-    EachIdr,
-    /// Those where the device puts them, mostly the first.
-    #[enum_value(
-        name = "Where the device puts them, mostly at the start of the stream",
-        nick = "first-frame"
-    )]
-    FirstFrame,
-}
+pub use crate::encoder::HeaderMode;
 
 glib::wrapper! {
     /// Encodes video with a stateful V4L2 mem2mem device.

@@ -33,9 +33,10 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    pub fn structure(&self) -> gst::Structure {
+    /// `name` is that of the structure.
+    pub fn structure(&self, name: &str) -> gst::Structure {
         let mean = self.encode_time.checked_div(u32::try_from(self.frames_out).unwrap_or(u32::MAX));
-        gst::Structure::builder("application/x-v4l2m2menc-stats")
+        gst::Structure::builder(name)
             .field("frames-in", self.frames_in)
             .field("frames-out", self.frames_out)
             .field("frames-dropped", self.frames_dropped)

@@ -2,6 +2,7 @@
 
 //! Between GStreamer's caps and V4L2's formats.
 
+use super::Kind;
 use gst::glib::translate::IntoGlib;
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry, VideoFormat};
 use v4l2_m2m::codec::Codec;
@@ -22,12 +23,14 @@ pub(crate) fn media_type(codec: Codec) -> &'static str {
         Codec::H264 => "video/x-h264",
         Codec::H265 => "video/x-h265",
         Codec::Vp8 => "video/x-vp8",
+        Codec::Av1 => "video/x-av1",
         _ => "video/x-fwht",
     }
 }
 
 fn codec_of(structure: &gst::StructureRef) -> Option<Codec> {
-    Codec::ALL.into_iter().find(|codec| media_type(*codec) == structure.name())
+    let all = Codec::ALL.into_iter().chain([Codec::Av1]);
+    all.into_iter().find(|codec| media_type(*codec) == structure.name())
 }
 
 fn coded(codec: Codec) -> gst::Caps {
@@ -36,15 +39,16 @@ fn coded(codec: Codec) -> gst::Caps {
         Codec::H264 | Codec::H265 => {
             builder.field("stream-format", "byte-stream").field("alignment", "au").build()
         }
+        Codec::Av1 => builder.field("stream-format", "obu-stream").field("alignment", "tu").build(),
         _ => builder.build(),
     }
 }
 
-/// Everything that any device may make.
-pub(crate) fn src_template() -> gst::Caps {
+/// Everything that any device of this kind may make.
+pub(crate) fn src_template(kind: &Kind) -> gst::Caps {
     let mut caps = gst::Caps::new_empty();
-    for codec in Codec::ALL {
-        caps.merge(coded(codec));
+    for codec in kind.codecs {
+        caps.merge(coded(*codec));
     }
     caps
 }
@@ -56,12 +60,13 @@ pub(crate) fn video_format(raw: RawFormat) -> VideoFormat {
         RawFormat::Nv21 => VideoFormat::Nv21,
         RawFormat::Yv12 => VideoFormat::Yv12,
         RawFormat::Yuy2 => VideoFormat::Yuy2,
+        RawFormat::P010 => VideoFormat::P01010le,
         _ => VideoFormat::Uyvy,
     }
 }
 
 pub(crate) fn raw_format(format: VideoFormat) -> Option<RawFormat> {
-    RawFormat::ALL.into_iter().find(|raw| video_format(*raw) == format)
+    RawFormat::ALL.into_iter().chain([RawFormat::P010]).find(|raw| video_format(*raw) == format)
 }
 
 fn raw(formats: &[RawFormat], width: i32, height: i32) -> gst::Caps {
@@ -77,9 +82,9 @@ fn raw(formats: &[RawFormat], width: i32, height: i32) -> gst::Caps {
         .build()
 }
 
-/// Everything that any device may take.
-pub(crate) fn sink_template() -> gst::Caps {
-    raw(&RawFormat::ALL, MAX_SIZE, MAX_SIZE)
+/// Everything that any device of this kind may take.
+pub(crate) fn sink_template(kind: &Kind) -> gst::Caps {
+    raw(kind.raws, MAX_SIZE, MAX_SIZE)
 }
 
 /// What this device takes, for the codecs that downstream takes.

@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use gst::prelude::*;
-use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use v4l2_m2m::config::Config;
 use v4l2_m2m::encoder::Raw;
@@ -17,14 +16,14 @@ use v4l2_m2m::picture::Source;
 use v4l2_m2m::worker::{Coded, Notice, Step, Want, Worker, WorkerError};
 
 use super::caps;
-use super::imp::{CAT, V4l2M2mEnc, lock};
+use super::{Core, lock};
 
 /// Latency is reported in steps of this.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
 
-impl V4l2M2mEnc {
+impl Core {
     /// Sets up a stream for the caps and settings of now.
-    pub(super) fn set_up(&self, worker: &Worker) -> Result<(), ()> {
+    pub(super) fn set_up(&self, obj: &gst_video::VideoEncoder, worker: &Worker) -> Result<(), ()> {
         let settings = lock(&self.settings).clone();
         let (info, wanted) = {
             let state = lock(&self.state);
@@ -45,9 +44,9 @@ impl V4l2M2mEnc {
         }
         match worker.configure(&config, settings.device_timeout) {
             Ok(setup) => {
-                gst::debug!(CAT, imp = self, "set up: {setup:?}");
+                gst::debug!(self.cat(), obj = obj, "set up: {setup:?}");
                 for refused in &setup.refused {
-                    self.tell(&Notice::Refused(refused.clone()));
+                    self.tell(obj, &Notice::Refused(refused.clone()));
                 }
                 let mut stats = lock(&self.stats);
                 stats.codec = wanted.codec.name().to_owned();
@@ -61,7 +60,7 @@ impl V4l2M2mEnc {
                 Ok(())
             }
             Err(error) => {
-                self.post(&error);
+                self.post(obj, &error);
                 Err(())
             }
         }
@@ -69,6 +68,7 @@ impl V4l2M2mEnc {
 
     pub(super) fn negotiate_output(
         &self,
+        obj: &gst_video::VideoEncoder,
         input: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
     ) -> Result<(), gst::LoggableError> {
         let caps = {
@@ -76,28 +76,28 @@ impl V4l2M2mEnc {
             let chosen = state.setup.as_ref().map(|setup| setup.chosen).unwrap_or_default();
             state.wanted.as_ref().map(|wanted| caps::output(wanted.codec, chosen.profile, chosen.level))
         };
-        let caps = caps.ok_or_else(|| gst::loggable_error!(CAT, "nothing is set up"))?;
-        let obj = self.obj();
+        let caps = caps.ok_or_else(|| gst::loggable_error!(self.cat(), "nothing is set up"))?;
         // At least the time of a frame until it has been measured.
         let info = input.info();
         let frame = u64::try_from(info.fps().numer())
             .ok()
             .filter(|n| *n > 0)
             .map(|n| Duration::from_secs_f64(f64::from(info.fps().denom().max(1)) / n as f64));
-        self.report_latency(frame.unwrap_or(LATENCY_STEP));
+        self.report_latency(obj, frame.unwrap_or(LATENCY_STEP));
         let output = obj
             .set_output_state(caps, Some(input))
-            .map_err(|_| gst::loggable_error!(CAT, "no output caps"))?;
-        obj.negotiate(output).map_err(|_| gst::loggable_error!(CAT, "downstream does not take the caps"))
+            .map_err(|_| gst::loggable_error!(self.cat(), "no output caps"))?;
+        obj.negotiate(output)
+            .map_err(|_| gst::loggable_error!(self.cat(), "downstream does not take the caps"))
     }
 
     /// One frame in.
-    pub(super) fn encode(
+    pub fn encode(
         &self,
+        obj: &gst_video::VideoEncoder,
         mut frame: gst_video::VideoCodecFrame,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let worker = self.worker().ok_or(gst::FlowError::Error)?;
-        let obj = self.obj();
         let number = u64::from(frame.system_frame_number());
         let mut force = frame.flags().contains(gst_video::VideoCodecFrameFlags::FORCE_KEYFRAME);
         // Whether it is one is told by what comes out.
@@ -122,7 +122,7 @@ impl V4l2M2mEnc {
             return obj.finish_frame(frame);
         }
         drop(frame);
-        self.notices(&worker);
+        self.notices(obj, &worker);
         force |= std::mem::take(&mut lock(&self.state).paused);
         let (restart, missing) = {
             let state = lock(&self.state);
@@ -130,11 +130,11 @@ impl V4l2M2mEnc {
         };
         if restart {
             lock(&self.stats).restarts += 1;
-            gst::debug!(CAT, imp = self, "draining for a new stream");
-            self.drain(&worker, Some(number))?;
+            gst::debug!(self.cat(), obj = obj, "draining for a new stream");
+            self.drain(obj, &worker, Some(number))?;
         }
         if restart || missing {
-            self.set_up(&worker).map_err(|()| gst::FlowError::Error)?;
+            self.set_up(obj, &worker).map_err(|()| gst::FlowError::Error)?;
             // A stream begins with a keyframe.
             force = false;
         }
@@ -145,7 +145,7 @@ impl V4l2M2mEnc {
             match worker.step(Want::Slot, self.patience()) {
                 Step::Slot(slot) => break slot,
                 other => {
-                    self.step(other)?;
+                    self.step(obj, other)?;
                 }
             }
         };
@@ -170,18 +170,18 @@ impl V4l2M2mEnc {
         if !whole {
             // A frame that is smaller than its caps say.
             worker.put_back(slot);
-            gst::element_imp_warning!(
-                self,
+            gst::element_warning!(
+                obj,
                 gst::StreamError::Format,
                 (
                     "A frame of {} bytes does not hold the picture that its caps tell of; dropped",
                     buffer.size()
                 )
             );
-            return self.lose(number);
+            return self.lose(obj, number);
         }
         worker.encode(slot, Raw::Mapped, number, force).map_err(|error| {
-            self.post(&error);
+            self.post(obj, &error);
             gst::FlowError::Error
         })?;
         Ok(gst::FlowSuccess::Ok)
@@ -190,6 +190,7 @@ impl V4l2M2mEnc {
     /// Everything out of the device, and the stream ended. `keep` is a frame that was not given to it.
     pub(super) fn drain(
         &self,
+        obj: &gst_video::VideoEncoder,
         worker: &Worker,
         keep: Option<u64>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -204,7 +205,7 @@ impl V4l2M2mEnc {
                     Step::Drained => break,
                     Step::Interrupted => return Err(gst::FlowError::Flushing),
                     other => {
-                        result = self.step(other);
+                        result = self.step(obj, other);
                         if result == Err(gst::FlowError::Error) {
                             break;
                         }
@@ -214,10 +215,9 @@ impl V4l2M2mEnc {
         }
         lock(&self.state).setup = None;
         // What the device did not give out is lost, and said to be.
-        let obj = self.obj();
         let left: Vec<u32> = obj.frames().iter().map(|frame| frame.system_frame_number()).collect();
         for number in left.into_iter().map(u64::from).filter(|number| Some(*number) != keep) {
-            self.lose(number)?;
+            self.lose(obj, number)?;
         }
         result
     }
@@ -228,15 +228,15 @@ impl V4l2M2mEnc {
     }
 
     /// What a wait ended with, when it was not what was waited for.
-    fn step(&self, step: Step) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn step(&self, obj: &gst_video::VideoEncoder, step: Step) -> Result<gst::FlowSuccess, gst::FlowError> {
         match step {
-            Step::Coded(coded) => self.output(coded),
+            Step::Coded(coded) => self.output(obj, coded),
             Step::Failed(error) => {
-                self.post(&WorkerError::Encoder(error));
+                self.post(obj, &WorkerError::Encoder(error));
                 Err(gst::FlowError::Error)
             }
             Step::TimedOut => {
-                self.post(&WorkerError::TimedOut(self.patience()));
+                self.post(obj, &WorkerError::TimedOut(self.patience()));
                 Err(gst::FlowError::Error)
             }
             Step::Interrupted => Err(gst::FlowError::Flushing),
@@ -245,28 +245,30 @@ impl V4l2M2mEnc {
     }
 
     /// What came out while no frame came in.
-    pub(super) fn push_coded(&self, worker: &Worker) {
-        let obj = self.obj();
+    pub(super) fn push_coded(&self, obj: &gst_video::VideoEncoder, worker: &Worker) {
         // Holding a frame holds the stream lock.
         let hold = obj.oldest_frame();
         while let Some(coded) = worker.try_coded() {
-            if let Err(flow) = self.output(coded) {
+            if let Err(flow) = self.output(obj, coded) {
                 lock(&self.state).flow = Some(flow);
             }
         }
         drop(hold);
         if let Some(error) = worker.take_error() {
-            self.post(&WorkerError::Encoder(error));
+            self.post(obj, &WorkerError::Encoder(error));
         }
-        self.notices(worker);
+        self.notices(obj, worker);
         lock(&self.stats).headers_inserted = worker.headers_inserted();
     }
 
     /// One coded frame out.
-    fn output(&self, coded: Coded) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let obj = self.obj();
+    fn output(
+        &self,
+        obj: &gst_video::VideoEncoder,
+        coded: Coded,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         match coded {
-            Coded::Lost { number } => self.lose(number),
+            Coded::Lost { number } => self.lose(obj, number),
             Coded::Frame { number: None, data, .. } => {
                 // More of a frame that the base class has forgotten.
                 let mut buffer = gst::Buffer::from_mut_slice(data);
@@ -278,7 +280,7 @@ impl V4l2M2mEnc {
             }
             Coded::Frame { number: Some(number), data, keyframe, encode_time } => {
                 let Some(mut frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) else {
-                    gst::debug!(CAT, imp = self, "frame {number} is not waited for any more");
+                    gst::debug!(self.cat(), obj = obj, "frame {number} is not waited for any more");
                     return Ok(gst::FlowSuccess::Ok);
                 };
                 let latency = {
@@ -298,25 +300,24 @@ impl V4l2M2mEnc {
                 lock(&self.state).last_pts = frame.pts();
                 frame.set_output_buffer(gst::Buffer::from_mut_slice(data));
                 let flow = obj.finish_frame(frame);
-                self.report_latency(latency);
+                self.report_latency(obj, latency);
                 flow
             }
         }
     }
 
     /// Books a frame of which nothing came.
-    fn lose(&self, number: u64) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let obj = self.obj();
+    fn lose(&self, obj: &gst_video::VideoEncoder, number: u64) -> Result<gst::FlowSuccess, gst::FlowError> {
         let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) else {
             return Ok(gst::FlowSuccess::Ok);
         };
         lock(&self.stats).frames_dropped += 1;
-        gst::debug!(CAT, imp = self, "frame {number} is lost");
+        gst::debug!(self.cat(), obj = obj, "frame {number} is lost");
         obj.finish_frame(frame)
     }
 
     /// The greatest time measured, so that it settles.
-    fn report_latency(&self, latency: Duration) {
+    fn report_latency(&self, obj: &gst_video::VideoEncoder, latency: Duration) {
         let steps = latency.as_nanos().div_ceil(LATENCY_STEP.as_nanos());
         let latency = LATENCY_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
         {
@@ -327,71 +328,78 @@ impl V4l2M2mEnc {
             stats.latency = latency;
         }
         let time = gst::ClockTime::from_nseconds(super::settings::nanos(latency));
-        gst::debug!(CAT, imp = self, "latency {time}");
-        self.obj().set_latency(time, time);
+        gst::debug!(self.cat(), obj = obj, "latency {time}");
+        obj.set_latency(time, time);
     }
 
     /// Acts on what the device's thread has to say.
-    fn notices(&self, worker: &Worker) {
+    fn notices(&self, obj: &gst_video::VideoEncoder, worker: &Worker) {
         for notice in worker.take_notices() {
-            self.tell(&notice);
+            self.tell(obj, &notice);
             if matches!(notice, Notice::RestartForKey | Notice::RestartForChange(_)) {
                 lock(&self.state).restart = true;
             }
         }
     }
 
-    fn tell(&self, notice: &Notice) {
+    fn tell(&self, obj: &gst_video::VideoEncoder, notice: &Notice) {
         match notice {
             Notice::Refused(refused) => {
-                gst::warning!(CAT, imp = self, "{} = {}: {}", refused.control, refused.value, refused.reason)
+                gst::warning!(
+                    self.cat(),
+                    obj = obj,
+                    "{} = {}: {}",
+                    refused.control,
+                    refused.value,
+                    refused.reason
+                )
             }
             Notice::Unsupported(change) => {
-                gst::warning!(CAT, imp = self, "the device cannot do this: {change:?}");
+                gst::warning!(self.cat(), obj = obj, "the device cannot do this: {change:?}");
             }
             Notice::NoKeyframes => {
                 if !std::mem::replace(&mut lock(&self.state).key_warned, true) {
-                    gst::element_imp_warning!(
-                        self,
+                    gst::element_warning!(
+                        obj,
                         gst::StreamError::Encode,
                         ("The device does not react to keyframe requests; set a smaller gop-size")
                     );
                 }
             }
             Notice::RestartForChange(_) | Notice::RestartForKey => {
-                gst::debug!(CAT, imp = self, "a new stream is needed: {notice:?}");
+                gst::debug!(self.cat(), obj = obj, "a new stream is needed: {notice:?}");
             }
         }
     }
 
     /// Posts a failure, once.
-    fn post(&self, error: &WorkerError) {
+    fn post(&self, obj: &gst_video::VideoEncoder, error: &WorkerError) {
         if std::mem::replace(&mut lock(&self.state).failed, true) {
             return;
         }
         let device = lock(&self.stats).device.clone();
         match error {
-            WorkerError::Encoder(inner) if inner.is_gone() => gst::element_imp_error!(
-                self,
+            WorkerError::Encoder(inner) if inner.is_gone() => gst::element_error!(
+                obj,
                 gst::ResourceError::NotFound,
                 ("The encoder {device} has vanished: {error}")
             ),
             WorkerError::Encoder(inner) if matches!(**inner, EncoderError::Hung(_)) => {
-                gst::element_imp_error!(
-                    self,
+                gst::element_error!(
+                    obj,
                     gst::ResourceError::Failed,
                     ("The encoder {device} hangs: {error}. Restart the pipeline; if that does not help, the driver or the board")
                 )
             }
-            WorkerError::TimedOut(_) => gst::element_imp_error!(
-                self,
+            WorkerError::TimedOut(_) => gst::element_error!(
+                obj,
                 gst::ResourceError::Failed,
                 ("The encoder {device} hangs: {error}. Restart the pipeline; if that does not help, the driver or the board")
             ),
-            _ => gst::element_imp_error!(
-                self,
+            _ => gst::element_error!(
+                obj,
                 gst::ResourceError::Settings,
-                ("The encoder {device} failed: {error}. `v4l2-ctl -d {device} --list-formats-out --list-ctrls-menus` shows what it takes")
+                ("The encoder {device} failed: {error}. {}", (self.kind.hint)(&device))
             ),
         }
     }
