@@ -264,6 +264,20 @@ pub enum Event {
         /// As a score from 0 to 5.
         score: f32,
     },
+    /// The connection was interrupted, and an attempt begins to go on as before: same participant, same tracks. As
+    /// long as only signalling is gone, frames go out as ever. Followed by [`Event::Resumed`], by the next attempt, or
+    /// by [`Event::Offline`] (or [`Event::Disconnected`]) if the stay is over.
+    Resuming {
+        /// What was lost.
+        reason: Error,
+        /// Number of this attempt, from 1.
+        attempt: u32,
+    },
+    /// The stay goes on as before.
+    Resumed {
+        /// How long no frame went out; zero if only signalling was gone.
+        interrupted: Duration,
+    },
     /// Not in the room; another attempt follows.
     Offline {
         /// Why.

@@ -55,7 +55,24 @@ pub(crate) struct Status {
     pub(crate) stats: SessionStats,
     /// What the driver knows of each track, and where its writer counts.
     pub(crate) tracks: Vec<(TrackStats, Arc<TrackShared>)>,
+    /// Since when no frame can be sent; what was before is in `stats`.
+    pub(crate) offline_since: Option<Instant>,
     pub(crate) ended: bool,
+}
+
+impl Status {
+    /// No frame can be sent from now on.
+    pub(crate) fn offline(&mut self, now: Instant) {
+        self.offline_since.get_or_insert(now);
+    }
+
+    /// Frames can be sent from now on: how long they could not.
+    pub(crate) fn online(&mut self, now: Instant) -> Duration {
+        let lasted =
+            self.offline_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.stats.offline += lasted;
+        lasted
+    }
 }
 
 /// What handles ask of the driver.
@@ -246,6 +263,7 @@ impl Session {
         let status = self.shared.status();
         let mut stats = status.stats.clone();
         stats.data = data;
+        stats.offline += status.offline_since.map_or(Duration::ZERO, |since| since.elapsed());
         stats.tracks = status
             .tracks
             .iter()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::data::DataStats;
-use crate::event::{ConnectionState, TrackId};
+use crate::event::{ConnectionQuality, ConnectionState, TrackId};
 use crate::frame::{DropReason, Outcome};
 use crate::keyframe::KeyframeStats;
 
@@ -63,6 +63,12 @@ pub struct SessionStats {
     pub segmentation_refused: u64,
     /// How often the room was joined again after it had been lost.
     pub reconnects: u32,
+    /// How often a connection that was interrupted went on as before.
+    pub resumes: u32,
+    /// How long altogether no frame could be sent, since the room was joined first.
+    pub offline: Duration,
+    /// The server's opinion of our connection, since it has one.
+    pub quality: Option<ConnectionQuality>,
     /// From the start of the session to the first join.
     pub time_to_join: Option<Duration>,
     /// Counters of data packets.

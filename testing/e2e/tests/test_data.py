@@ -131,7 +131,7 @@ def test_a_token_without_the_grant_is_said(stage):
 
 
 def test_reliable_packets_given_offline_arrive_after_the_return(stage):
-    """The signalling connection is cut; what is given meanwhile comes, in order, when the publisher is back."""
+    """The signalling connection is cut, and the server ends the rest; what is given meanwhile comes, in order, when the publisher is back."""
     proxy = TcpProxy(stage.server.port)
     viewer = stage.view()
     try:
@@ -143,6 +143,8 @@ def test_reliable_packets_given_offline_arrive_after_the_return(stage):
         push(publisher, "klv", ["before"])
         wait_until(lambda: viewer.data, 10, lambda: f"the first packet:\n{publisher.summary()}")
         proxy.cut()
+        publisher.wait_for("element", "livekit-resuming")
+        stage.server.api("RemoveParticipant", room=stage.room, identity="camera")
         publisher.wait_for("element", "livekit-offline")
         push(publisher, "klv", [f"off {n}" for n in range(20)])
         assert not send(publisher, b"lossy", "t", False), "a lossy packet does not wait"

@@ -5,6 +5,7 @@
 mod activity;
 mod congestion;
 mod data;
+mod interruption;
 mod keyframes;
 mod room;
 mod track;
@@ -76,6 +77,8 @@ pub(crate) async fn run<E: MediaEngine + 'static>(
         data_sent: false,
         replays: Vec::new(),
         token_request: Arc::default(),
+        path_lost: false,
+        interrupted: Duration::ZERO,
     };
     // Also if an observer panics.
     let _ended = EndOnDrop(shared);
@@ -98,7 +101,7 @@ struct Driver {
     tracks: BTreeMap<TrackId, TrackState>,
     started: Instant,
     joined_once: bool,
-    /// The server's replacement for a plain token, which may have expired by now.
+    /// The server's replacement for a plain token, which may have expired by now. It too lasts ten minutes only.
     server_token: Option<Secret>,
     /// The last estimate that the observer was told.
     told_estimate: Option<u64>,
@@ -115,6 +118,10 @@ struct Driver {
     replays: Vec<(TrackId, usize)>,
     /// The request for a token that is under way; one at a time, however long it takes.
     token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
+    /// The media path is dead, but the stay is not over.
+    path_lost: bool,
+    /// How long it was, since the interruption that is being mended began.
+    interrupted: Duration,
 }
 
 type TokenRequest = oneshot::Receiver<Result<Secret, Error>>;
@@ -160,6 +167,9 @@ impl Driver {
                 Stay::Left => break None,
                 Stay::Over(error) => error,
             };
+            if self.joined_once {
+                self.shared.status().offline(Instant::now());
+            }
             if error.is_fatal() || matches!(error, Error::Left { can_reconnect: false, .. }) {
                 break Some(error);
             }
@@ -299,7 +309,7 @@ impl Driver {
 
     /// One stay in the room, from the attempt to join to its end.
     async fn stay<E: MediaEngine + 'static>(&mut self) -> Stay {
-        let joining = join::<E>(self.config.clone(), self.server_token.take(), self.token_request.clone());
+        let joining = join::<E>(self.config.clone(), self.server_token.clone(), self.token_request.clone());
         tokio::pin!(joining);
         let (mut engine, room) = loop {
             tokio::select! {
@@ -327,9 +337,11 @@ impl Driver {
         self.replays.clear();
         self.congestion = Congestion::default();
         self.data_sent = false;
+        (self.path_lost, self.interrupted) = (false, Duration::ZERO);
         let data = self.wants_data();
         if self.tracks.is_empty() && !data {
             self.up_since = Some(Instant::now());
+            self.shared.status().online(Instant::now());
         }
         self.set_state(ConnectionState::Connected);
         self.emit(Event::Joined(room));
@@ -340,7 +352,10 @@ impl Driver {
             engine.want_data();
         }
         let end = self.in_room(&mut engine).await;
-        self.server_token = engine.refreshed_token().filter(|_| self.token_is_fixed());
+        // Kept through attempts that fail; what it replaced would be refused by now.
+        if let Some(token) = engine.refreshed_token().filter(|_| self.token_is_fixed()) {
+            self.server_token = Some(token);
+        }
         match end {
             Ok(()) => {
                 let deadline = Instant::now() + LEAVE_BUDGET;

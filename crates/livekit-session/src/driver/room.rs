@@ -11,7 +11,7 @@ use super::track::{Primed, TrackState};
 use super::{DRAIN_BUDGET, Driver, ESTIMATE_STEP, LINGER, TIMELINE_LEAD, until};
 use crate::engine::{EngineEvent, MediaEngine};
 use crate::error::Error;
-use crate::event::{Event, KeyframeReason, TrackId};
+use crate::event::{ConnectionState, Event, KeyframeReason, TrackId};
 use crate::frame::Frame;
 use crate::keyframe::SUBSCRIBER_SETUP;
 use crate::session::Command;
@@ -154,8 +154,9 @@ impl Driver {
 
     /// Frames of the track go out from now on.
     fn start(&mut self, id: TrackId, published: Event) {
-        if let Some(track) = self.tracks.get(&id) {
+        if let Some(track) = self.tracks.get(&id).filter(|_| !self.path_lost) {
             track.go_live();
+            self.shared.status().online(Instant::now());
         }
         self.emit(published);
         self.publish_stats();
@@ -198,6 +199,13 @@ impl Driver {
                     }
                 }
             }
+            EngineEvent::Resuming { reason, attempt } => {
+                self.set_state(ConnectionState::Reconnecting);
+                self.emit(Event::Resuming { reason, attempt });
+            }
+            EngineEvent::PathLost => self.path_lost(),
+            EngineEvent::PathBack => self.path_back(engine),
+            EngineEvent::Resumed => self.resumed(),
             EngineEvent::Unpublished { track, sid } => self.emit(Event::Unpublished { track, sid }),
             EngineEvent::PublishFailed { track, reason } => {
                 if let Some(state) = self.tracks.get(&track) {
@@ -208,6 +216,7 @@ impl Driver {
             EngineEvent::DataOpen(open) => {
                 self.shared.data.lock().set_open(open);
                 if open {
+                    self.shared.status().online(Instant::now());
                     self.up_since.get_or_insert_with(Instant::now);
                     self.emit(Event::DataReady);
                     self.send_data(engine);
@@ -227,6 +236,8 @@ impl Driver {
                         primed.until = Instant::now() + SUBSCRIBER_SETUP;
                     }
                     Some(_) => {}
+                    // Each picture begins with one anyway when there is a path again.
+                    None if self.path_lost => {}
                     None => self.keyframe_requested(track, layer, reason),
                 }
             }
@@ -261,6 +272,7 @@ impl Driver {
                 self.emit(Event::ParticipantLeft(p));
             }
             EngineEvent::ConnectionQuality { quality, score } => {
+                self.shared.status().stats.quality = Some(quality);
                 self.emit(Event::ConnectionQuality { quality, score });
             }
             EngineEvent::TransportStats(stats) => {

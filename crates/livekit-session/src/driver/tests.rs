@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 mod activity;
+mod interruption;
 
 use super::*;
 use crate::config::{Codec, Description, Secret};
@@ -38,6 +39,9 @@ struct Script {
     mutes: Mutex<Vec<bool>>,
     /// The layers of the frames written.
     layers: Mutex<Vec<usize>>,
+    /// The tokens of the attempts to join, and what the server replaces them by.
+    tokens: Mutex<Vec<String>>,
+    refreshed: Mutex<Option<String>>,
 }
 
 impl Script {
@@ -91,8 +95,9 @@ struct FakeEngine {
 }
 
 impl MediaEngine for FakeEngine {
-    async fn join(config: &SessionConfig, _token: &Secret) -> Result<(Self, RoomInfo), Error> {
+    async fn join(config: &SessionConfig, token: &Secret) -> Result<(Self, RoomInfo), Error> {
         let script = script(&config.url);
+        script.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(token.expose().into());
         let how =
             script.joins.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Join::Stay);
         match how {
@@ -202,7 +207,7 @@ impl MediaEngine for FakeEngine {
     }
 
     fn refreshed_token(&self) -> Option<Secret> {
-        None
+        self.script.refreshed.lock().unwrap_or_else(PoisonError::into_inner).clone().map(Secret::from)
     }
 
     async fn leave(self, _deadline: Instant) {

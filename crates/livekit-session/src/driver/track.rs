@@ -152,8 +152,14 @@ impl TrackState {
 
     /// The connection is gone. Returns the id that the server had given the track.
     pub(super) fn go_down(&mut self) -> Option<String> {
-        self.shared.live.store(false, Ordering::Release);
         self.primed = None;
+        self.suspend();
+        self.sid.take()
+    }
+
+    /// Nothing goes out until it is live again.
+    pub(super) fn suspend(&mut self) {
+        self.shared.live.store(false, Ordering::Release);
         for layer in &self.shared.layers {
             layer.keyframe_wanted.store(false, Ordering::Release);
         }
@@ -166,7 +172,6 @@ impl TrackState {
             let reason = DropReason::NotConnected;
             shared.counters.retract(dropped.frames, dropped.keyframes, dropped.bytes, reason);
         }
-        self.sid.take()
     }
 
     /// Whether anything was handed to the engine.

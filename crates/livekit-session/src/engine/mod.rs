@@ -35,6 +35,17 @@ pub(crate) enum EngineEvent {
         track: TrackId,
         reason: PublishError,
     },
+    /// An attempt begins to go on with the stay, whose signalling or media path was lost.
+    Resuming {
+        reason: Error,
+        attempt: u32,
+    },
+    /// The stay goes on as before.
+    Resumed,
+    /// Nothing of what is sent arrives any more.
+    PathLost,
+    /// What is sent arrives again.
+    PathBack,
     /// The data channels opened, or closed.
     DataOpen(bool),
     /// A data channel that was full has room again.

@@ -3,11 +3,14 @@
 //! LiveKit signalling: everything that touches the `livekit-signaling` crate is in this module, because
 //! that crate calls itself internal and may change.
 
+mod connect;
 pub(crate) mod tls;
 pub(crate) mod token;
 mod transport;
 
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,10 +36,15 @@ pub(crate) struct Signal {
     outgoing: mpsc::UnboundedSender<proto::signal_request::Message>,
     sender: JoinHandle<()>,
     events: SignalEvents,
+    config: SessionConfig,
+    /// Connections made so far, and how many of them are known to have closed: each says so once, the one that a
+    /// resumption replaces too.
+    connections: u32,
+    closed: u32,
     /// The local address that the connection uses.
     pub(crate) local_ip: Option<IpAddr>,
     /// Last, so that the socket goes when everything else has.
-    _guard: CancelOnDrop,
+    guard: CancelOnDrop,
 }
 
 /// Closes an attempt's connections when it is dropped.
@@ -46,6 +54,25 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
+}
+
+/// An attempt to resume; see [`Signal::resume`].
+pub(crate) type Resuming = Pin<Box<dyn Future<Output = Result<Resumed, Refusal>> + Send>>;
+
+/// A signalling connection that the server took for the continuation of the one before.
+pub(crate) struct Resumed {
+    guard: CancelOnDrop,
+}
+
+/// Why a stay could not be resumed.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The server was not reached, or did not answer: another attempt may succeed.
+    Unreached(Error),
+    /// The server knows nothing of the stay, or takes the token no more: the room has to be joined anew.
+    Gone,
+    /// The server sends us away for good.
+    Left(LeaveReason),
 }
 
 /// What the server says.
@@ -87,6 +114,10 @@ impl Signal {
         if join.ping_interval <= 0 || join.ping_timeout <= 0 {
             return Err(Error::Server("its join response has no ping interval".into()));
         }
+        // Resuming needs its id, and the signalling crate takes it for granted.
+        if join.participant.is_none() {
+            return Err(Error::Server("its join response has no participant".into()));
+        }
         if !client.is_single_pc_mode_active() {
             client.close().await;
             let version = join.server_info.map(|i| i.version).unwrap_or_default();
@@ -102,7 +133,46 @@ impl Signal {
             }
         });
         let local_ip = attempt.local_addr().map(|a| a.ip());
-        Ok((Self { client, outgoing, sender, events, local_ip, _guard: guard }, join))
+        let config = config.clone();
+        let signal =
+            Self { client, outgoing, sender, events, config, connections: 1, closed: 0, local_ip, guard };
+        Ok((signal, join))
+    }
+
+    /// Connects anew and asks the server to take that for the continuation of this stay. What is given to
+    /// [`Self::send`] meanwhile is kept until [`Self::set_resumed`], except what belongs to the peer connection.
+    pub(crate) fn resume(&self, reason: proto::ReconnectReason, timeout: Duration) -> Resuming {
+        // A writer that is stuck in a dead connection would hold up what follows.
+        self.guard.0.cancel();
+        let (client, config) = (self.client.clone(), self.config.clone());
+        Box::pin(async move {
+            let attempt = Attempt::new(config.tls_ca_file.clone());
+            let guard = CancelOnDrop(attempt.clone());
+            let restart = ATTEMPT.scope(attempt.clone(), client.restart(reason));
+            match tokio::time::timeout(timeout, restart).await {
+                Ok(Ok(_)) => Ok(Resumed { guard }),
+                Ok(Err(error)) => {
+                    let token = Secret::new(client.token());
+                    Err(refusal(error, &attempt, &config, &token))
+                }
+                Err(_) => {
+                    Err(Refusal::Unreached(attempt.take_error().unwrap_or(Error::ConnectTimeout(timeout))))
+                }
+            }
+        })
+    }
+
+    /// Takes over the connection that [`Self::resume`] made.
+    pub(crate) fn take_over(&mut self, resumed: Resumed) {
+        self.connections += 1;
+        self.local_ip = resumed.guard.0.local_addr().map(|a| a.ip()).or(self.local_ip);
+        self.guard = resumed.guard;
+    }
+
+    /// The peer connection is back as well: what was kept is sent.
+    pub(crate) fn set_resumed(&self) {
+        let client = self.client.clone();
+        tokio::spawn(async move { client.set_reconnected().await });
     }
 
     /// Queues a message; order is kept.
@@ -112,16 +182,23 @@ impl Signal {
 
     /// The next message. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> Incoming {
-        match self.events.recv().await {
-            Some(SignalEvent::Message(message)) => Incoming::Message(message),
-            Some(SignalEvent::Close(reason)) => Incoming::Closed(reason.into_owned()),
-            None => Incoming::Closed("the signalling task ended".into()),
+        loop {
+            match self.events.recv().await {
+                Some(SignalEvent::Message(message)) => return Incoming::Message(message),
+                Some(SignalEvent::Close(reason)) => {
+                    self.closed += 1;
+                    if self.closed == self.connections {
+                        return Incoming::Closed(reason.into_owned());
+                    }
+                }
+                None => return Incoming::Closed("the signalling task ended".into()),
+            }
         }
     }
 
     /// Says goodbye and closes the socket.
     pub(crate) async fn leave(self) {
-        let Self { client, outgoing, mut sender, _guard, .. } = self;
+        let Self { client, outgoing, mut sender, guard: _guard, .. } = self;
         let _ = outgoing.send(proto::signal_request::Message::Leave(proto::LeaveRequest {
             reason: proto::DisconnectReason::ClientInitiated as i32,
             action: proto::leave_request::Action::Disconnect as i32,
@@ -180,6 +257,19 @@ fn translate(error: SignalError, attempt: &Attempt, config: &SessionConfig, toke
             url: redact(&config.url),
             reason: scrub(other.to_string()),
         }),
+    }
+}
+
+/// Why the server did not take the continuation of a stay.
+fn refusal(error: SignalError, attempt: &Attempt, config: &SessionConfig, token: &Secret) -> Refusal {
+    match error {
+        SignalError::LeaveRequest { reason, action: proto::leave_request::Action::Disconnect } => {
+            Refusal::Left(leave_reason(reason))
+        }
+        SignalError::LeaveRequest { .. } | SignalError::TokenFormat => Refusal::Gone,
+        // Not told as refused credentials: joining anew begins with a new token, where there is one to be had.
+        SignalError::Handshake { status } if status.is_client_error() => Refusal::Gone,
+        other => Refusal::Unreached(translate(other, attempt, config, token)),
     }
 }
 

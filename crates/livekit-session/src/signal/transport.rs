@@ -20,7 +20,6 @@ use livekit_net::{
     Header, HttpClient, HttpMethod, HttpResponse, TransportError, WsClient, WsConnectResult, WsConnection,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -28,12 +27,14 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::error::{Error, redact};
-use crate::signal::tls;
+use crate::signal::{connect, tls};
 
 /// The largest signalling message taken from a server: a join response lists every participant.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const MAX_HTTP_BODY: usize = 64 * 1024;
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection that is closed may take to send what it still has.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 tokio::task_local! {
     /// Set around every call into the signalling crate that may dial.
@@ -113,7 +114,7 @@ async fn dial_with(url: &url::Url, attempt: &Attempt) -> Result<Box<dyn Stream>,
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let secure = matches!(url.scheme(), "wss" | "https");
     let port = url.port().unwrap_or(if secure { 443 } else { 80 });
-    let tcp = TcpStream::connect((host, port)).await.map_err(|e| unreachable(e.to_string()))?;
+    let tcp = connect::connect(host, port).await.map_err(|e| unreachable(e.to_string()))?;
     let _ = tcp.set_nodelay(true);
     attempt.found.lock().unwrap_or_else(PoisonError::into_inner).local = tcp.local_addr().ok();
     if !secure {
@@ -213,7 +214,11 @@ impl Connection {
 #[async_trait::async_trait]
 impl WsConnection for Connection {
     async fn send(&self, frame: Vec<u8>) -> Result<(), TransportError> {
-        self.sink.lock().await.send(Message::binary(frame)).await.map_err(connection)
+        let send = async { self.sink.lock().await.send(Message::binary(frame)).await.map_err(connection) };
+        tokio::select! {
+            sent = send => sent,
+            () = self.cancelled() => Err(connection("given up")),
+        }
     }
 
     async fn recv(&self) -> Result<Option<Vec<u8>>, TransportError> {
@@ -235,7 +240,9 @@ impl WsConnection for Connection {
     }
 
     async fn close(&self) {
-        let _ = self.sink.lock().await.close().await;
+        let close = async { self.sink.lock().await.close().await };
+        // Some last words, if there is still somebody to take them.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
     }
 }
 

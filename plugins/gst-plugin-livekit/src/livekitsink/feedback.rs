@@ -151,6 +151,21 @@ impl LiveKitSink {
             }
             Event::KeyframesIgnored { track, layer, .. } => self.keyframes_ignored(track, *layer),
             Event::GopTooLong { track, layer, bound } => self.gop_too_long(track, *layer, *bound),
+            Event::Resumed { .. } => self.state().offline_warning.reset(),
+            // The first attempt comes at once, and mostly nobody notices anything.
+            Event::Resuming { reason, attempt } if *attempt > 1 => {
+                let warn = self.state().offline_warning.allow(Instant::now());
+                if warn {
+                    gst::element_imp_warning!(
+                        self,
+                        gst::ResourceError::OpenReadWrite,
+                        (
+                            "The connection to the room is interrupted, trying to go on: {}",
+                            errors::advice(reason)
+                        )
+                    );
+                }
+            }
             Event::Offline { reason, retry_in, .. } => {
                 let warn = self.state().offline_warning.allow(Instant::now());
                 if warn {

@@ -91,17 +91,16 @@ pub(crate) fn structure(event: &Event, pad: &str) -> Option<gst::Structure> {
                 .build()
         }
         Event::ConnectionQuality { quality, score } => gst::Structure::builder("livekit-connection-quality")
-            .field(
-                "quality",
-                match quality {
-                    ConnectionQuality::Poor => "poor",
-                    ConnectionQuality::Good => "good",
-                    ConnectionQuality::Excellent => "excellent",
-                    ConnectionQuality::Lost => "lost",
-                },
-            )
+            .field("quality", quality_name(*quality))
             .field("score", f64::from(*score))
             .build(),
+        Event::Resuming { reason, attempt } => gst::Structure::builder("livekit-resuming")
+            .field("reason", reason.to_string())
+            .field("attempt", attempt)
+            .build(),
+        Event::Resumed { interrupted } => {
+            gst::Structure::builder("livekit-resumed").field("interrupted", nanos(*interrupted)).build()
+        }
         Event::Offline { reason, attempt, retry_in } => gst::Structure::builder("livekit-offline")
             .field("reason", reason.to_string())
             .field("attempt", attempt)
@@ -113,6 +112,15 @@ pub(crate) fn structure(event: &Event, pad: &str) -> Option<gst::Structure> {
         _ => return None,
     };
     Some(message)
+}
+
+pub(crate) fn quality_name(quality: ConnectionQuality) -> &'static str {
+    match quality {
+        ConnectionQuality::Poor => "poor",
+        ConnectionQuality::Good => "good",
+        ConnectionQuality::Excellent => "excellent",
+        ConnectionQuality::Lost => "lost",
+    }
 }
 
 fn keyframe_reason(reason: KeyframeReason) -> &'static str {
@@ -172,6 +180,10 @@ mod tests {
         });
         assert_eq!(offline.get::<u64>("retry-in"), Ok(1_500_000_000));
         assert!(offline.get::<String>("reason").unwrap().contains("eof"));
+        let resuming = message(&Event::Resuming { reason: Error::SignalClosed("eof".into()), attempt: 2 });
+        assert_eq!((resuming.name().as_str(), resuming.get::<u32>("attempt")), ("livekit-resuming", Ok(2)));
+        let resumed = message(&Event::Resumed { interrupted: Duration::from_secs(2) });
+        assert_eq!(resumed.get::<u64>("interrupted"), Ok(2_000_000_000));
         let who = Participant { identity: "i".into(), sid: "PA_1".into(), name: "n".into() };
         assert_eq!(message(&Event::ParticipantJoined(who.clone())).name(), "livekit-participant-joined");
         let left = message(&Event::ParticipantLeft(who));

@@ -4,6 +4,7 @@
 
 use livekit_session::{DropReason, SessionStats, TrackStats};
 
+use super::messages;
 use super::settings::nanos;
 
 /// A session's counters as a structure; `pads` names the pad of each track of `stats`, in its order, with the
@@ -24,6 +25,9 @@ pub(crate) fn structure(
         .field("send-errors", stats.send_errors)
         .field("segmentation-refused", stats.segmentation_refused)
         .field("reconnects", stats.reconnects)
+        .field("resumes", stats.resumes)
+        .field("offline-time", nanos(stats.offline))
+        .field_if_some("connection-quality", stats.quality.map(messages::quality_name))
         .field_if_some("time-to-join", stats.time_to_join.map(nanos))
         .build();
     for (track, pad) in stats.tracks.iter().zip(pads) {

@@ -44,6 +44,9 @@ impl WebRtcEngine {
             rtt: stats.rtt,
             bytes_sent: stats.bytes_tx,
         }));
+        if let Some(pair) = &stats.selected_candidate_pair {
+            self.on_path_stats(pair);
+        }
         let now = Instant::now();
         let due = |at: Instant| {
             now.saturating_duration_since(at) + crate::congestion::SAMPLE_INTERVAL / 2 >= REPORT_INTERVAL

@@ -20,6 +20,9 @@ const START_BITRATE: u64 = 6_000_000;
 /// Sender reports tie RTP time to wall time; the first ones decide how soon sound and picture are in step.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// From one connectivity check to the next on a path that is in use: how soon it is known that it has died.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Payload type, and that of its retransmissions (RFC 4588).
 type Pair = (u8, u8);
 
@@ -55,6 +58,7 @@ pub(crate) fn rtc_config() -> RtcConfig {
         .set_rtcp_report_interval_video(REPORT_INTERVAL)
         .set_rtcp_report_interval_audio(REPORT_INTERVAL)
         .enable_bwe(Some(Bitrate::bps(START_BITRATE)));
+    config.set_max_stun_rto(CHECK_INTERVAL);
     let codecs = config.codec_config();
     codecs.enable_opus(true, true);
     for (_, (pt, rtx), profile_level_id) in H264 {

@@ -11,6 +11,7 @@ mod data;
 mod offer;
 mod paths;
 mod publications;
+mod resume;
 mod room_feedback;
 mod trailer;
 mod transport;
@@ -34,12 +35,13 @@ use crate::data::DataPacket;
 use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, RoomInfo, TrackId};
 use crate::frame::Frame;
-use crate::signal::{Incoming, Signal, leave_reason};
+use crate::signal::{Incoming, Refusal, Resumed, Signal};
 use bandwidth::Bandwidth;
 use codecs::VideoOffer;
 use data::DataChannels;
 use paths::Paths;
 use publications::{MAX_LAYERS, Publications};
+use resume::{Health, Resume};
 use transport::{Arrival, Transport};
 
 /// Datagrams taken from the sockets before outgoing work gets its turn.
@@ -51,9 +53,6 @@ const ESTIMATOR_PATIENCE: Duration = Duration::from_millis(10);
 const MAX_CALLS_IN_A_ROW: usize = 256;
 /// ICE candidates kept until the answer is there.
 const MAX_EARLY_CANDIDATES: usize = 64;
-/// Without a connection for this long after one was lost, the transport is given up. ICE itself may come
-/// back within it (RFC 7675 has consent expire after 30 s, LiveKit's server gives up sooner).
-const ICE_GRACE: Duration = Duration::from_secs(5);
 /// The request that sets our own name, metadata and attributes.
 const DESCRIBE_SELF: u32 = 1;
 /// A server that sends us away closes the media transport and says so in its signalling; which of the two
@@ -79,7 +78,10 @@ pub(crate) struct WebRtcEngine {
     connected: bool,
     /// The server closed the media transport; why, its signalling says until then.
     closed_by_server: Option<Instant>,
-    /// Set while a connection is awaited: the first one, or the return of a lost one.
+    /// What is known of the media path, and what is done about its loss or that of signalling.
+    health: Health,
+    resume: Option<Resume>,
+    /// Set while the first connection is awaited.
     connect_deadline: Option<Instant>,
     /// Until when the server has to answer what it was asked.
     answer_deadline: Option<Instant>,
@@ -121,6 +123,8 @@ impl WebRtcEngine {
             answered: false,
             connected: false,
             closed_by_server: None,
+            health: Health::new(now, config.reconnect_attempts),
+            resume: None,
             connect_deadline: None,
             answer_deadline: None,
             connect_timeout: config.connect_timeout,
@@ -213,17 +217,16 @@ impl WebRtcEngine {
                 debug!("media transport connected");
                 self.connected = true;
                 self.connect_deadline = None;
+                self.health.begin(Instant::now());
                 self.report_published();
             }
             RtcEvent::IceConnectionStateChange(state) => {
                 debug!(?state, "ICE");
                 if state == IceConnectionState::Disconnected {
-                    self.connect_deadline.get_or_insert(Instant::now() + ICE_GRACE);
+                    self.path_lost(Instant::now());
                 } else if state.is_connected() {
                     self.on_ice_connected();
-                    if self.connected {
-                        self.connect_deadline = None;
-                    }
+                    self.on_path();
                 }
             }
             RtcEvent::Closed => {
@@ -279,7 +282,7 @@ impl WebRtcEngine {
 
     /// Sends an offer for what has changed, unless the answer to an earlier one is still missing.
     fn negotiate(&mut self) {
-        if self.offer.is_some() || self.closed_by_server.is_some() {
+        if self.offer.is_some() || self.closed_by_server.is_some() || self.resume.is_some() {
             return;
         }
         let plan = self.publications.plan();
@@ -353,6 +356,7 @@ impl WebRtcEngine {
             self.fail(Error::Server(format!("its SDP answer cannot be used: {reason}")));
             return;
         }
+        self.on_ice_restarted();
         self.pump();
         self.answered = true;
         for candidate in std::mem::take(&mut self.early_candidates) {
@@ -390,7 +394,8 @@ impl WebRtcEngine {
     /// Something that the server owes us an answer to must not be waited for without end.
     fn watch_server(&mut self) {
         let owed = self.offer.is_some() || self.publications.unanswered();
-        self.answer_deadline = match owed {
+        // An interruption has its own deadlines; what it holds up is owed from its end on.
+        self.answer_deadline = match owed && self.resume.is_none() {
             true => self.answer_deadline.or_else(|| Some(Instant::now() + self.connect_timeout)),
             false => None,
         };
@@ -454,10 +459,7 @@ impl WebRtcEngine {
             }
             M::Mute(mute) => self.on_mute(&mute),
             M::RefreshToken(token) => self.refreshed_token = Some(Secret::new(token)),
-            M::Leave(leave) => {
-                let can_reconnect = leave.action() != proto::leave_request::Action::Disconnect;
-                self.fail(Error::Left { reason: leave_reason(leave.reason()), can_reconnect });
-            }
+            M::Leave(leave) => self.on_leave(&leave),
             // Media sections for tracks that others publish: we subscribe to nothing.
             other => trace!(?other, "unused"),
         }
@@ -528,23 +530,28 @@ impl WebRtcEngine {
         enum Wake {
             Signal(Incoming),
             Arrival(Arrival),
+            Resumed(Result<Resumed, Refusal>),
             Timer,
         }
         let media = self.closed_by_server.unwrap_or(self.timeout);
         let deadlines =
             self.connect_deadline.into_iter().chain(self.answer_deadline).chain(self.paths.fallback_at);
-        let due = deadlines.chain(self.transport.timeout()).fold(media, Instant::min);
+        let deadlines = deadlines.chain(self.transport.timeout()).chain(self.path_due());
+        let due = deadlines.fold(media, Instant::min);
         let wake = {
             let (transport, buffer) = (&mut self.transport, &mut self.receive_buffer);
+            let resume = &mut self.resume;
             tokio::select! {
                 incoming = self.signal.recv() => Wake::Signal(incoming),
                 arrival = poll_fn(|cx| transport.poll_recv(cx, buffer)) => Wake::Arrival(arrival),
+                outcome = poll_fn(|cx| resume::poll_signalling(resume, cx)) => Wake::Resumed(outcome),
                 () = tokio::time::sleep_until(due.into()) => Wake::Timer,
             }
         };
         match wake {
             Wake::Signal(Incoming::Message(message)) => self.on_message(*message),
-            Wake::Signal(Incoming::Closed(reason)) => self.fail(Error::SignalClosed(reason)),
+            Wake::Signal(Incoming::Closed(reason)) => self.signalling_lost(reason),
+            Wake::Resumed(outcome) => self.on_signalling(outcome),
             Wake::Arrival(arrival) => {
                 self.on_arrival(arrival);
                 self.receive_more().await;
@@ -561,6 +568,7 @@ impl WebRtcEngine {
                 if self.closed_by_server.is_some_and(|deadline| now >= deadline) {
                     self.fail(Error::MediaTransport("the server closed it".into()));
                 }
+                self.look_after_path(now);
                 self.try_other_paths(now);
                 self.transport.look_after(now);
                 self.input(Input::Timeout(now));
@@ -600,7 +608,9 @@ impl WebRtcEngine {
 
 impl MediaEngine for WebRtcEngine {
     async fn join(config: &SessionConfig, token: &Secret) -> Result<(Self, RoomInfo), Error> {
+        let began = Instant::now();
         let (signal, join) = Signal::join(config, token).await?;
+        let joined_in = began.elapsed();
         let participant = join.participant.clone().unwrap_or_default();
         let room = join.room.clone().unwrap_or_default();
         let version = join.server_info.as_ref().map(|i| i.version.clone()).unwrap_or_default();
@@ -612,6 +622,7 @@ impl MediaEngine for WebRtcEngine {
             server_version: version,
         };
         let mut engine = Self::new(signal, &join, config)?;
+        engine.health.set_joined_in(joined_in);
         engine.describe_self(config);
         Ok((engine, info))
     }

@@ -3,8 +3,8 @@
 //! Which ways to the server are tried, and when.
 //!
 //! UDP goes first and alone. What costs connections of its own (TCP, relays) begins when UDP has not connected for a
-//! while; ICE's priorities then still prefer UDP, should it come after all, then TCP, then relays. A path that was there
-//! and is lost ends the stay in the room, and the next one begins like this again.
+//! while; ICE's priorities then still prefer UDP, should it come after all, then TCP, then relays. When a path is
+//! lost and ICE restarts (`resume.rs`), it begins like this again.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -98,13 +98,21 @@ impl WebRtcEngine {
 
     /// ICE has begun.
     pub(super) fn give_udp_a_head_start(&mut self) {
-        if !self.paths.fallback && !self.connected && self.paths.policy == IceTransportPolicy::All {
+        let looking = !self.connected || self.is_resuming();
+        if !self.paths.fallback && looking && self.paths.policy == IceTransportPolicy::All {
             self.paths.fallback_at.get_or_insert(Instant::now() + HEAD_START);
         }
     }
 
     pub(super) fn on_ice_connected(&mut self) {
         self.paths.fallback_at = None;
+    }
+
+    /// ICE begins once more, with all that is there already; what was not tried so far gets its turn again.
+    pub(super) fn start_paths_anew(&mut self) {
+        self.paths.server.clear();
+        self.paths.fallback_at = None;
+        self.paths.fallback = false;
     }
 
     /// UDP has had its time.
@@ -132,7 +140,7 @@ impl WebRtcEngine {
 
     /// Why there is no connection.
     pub(super) fn no_connection(&self) -> String {
-        if self.connected {
+        if self.connected && !self.is_resuming() {
             return "the network path to the server is gone".into();
         }
         let server = match self.paths.server.as_slice() {

@@ -202,6 +202,20 @@ impl Publications {
         self.tracks.iter().find(|(_, t)| t.cid == cid).map(|(id, _)| *id)
     }
 
+    /// Tracks that the server knows, as it is told of them when a stay is resumed.
+    pub(crate) fn published(&self) -> impl Iterator<Item = proto::TrackPublishedResponse> + '_ {
+        self.tracks.values().filter_map(|track| {
+            let info = proto::TrackInfo {
+                sid: track.sid.clone()?,
+                name: track.config.name.clone(),
+                r#type: track_type(&track.config) as i32,
+                muted: track.muted,
+                ..Default::default()
+            };
+            Some(proto::TrackPublishedResponse { cid: track.cid.clone(), track: Some(info) })
+        })
+    }
+
     /// Tracks that the server has answered, with their media sections.
     pub(crate) fn negotiated(&self) -> impl Iterator<Item = (TrackId, Mid, Codec)> + '_ {
         let answered = self.tracks.iter().filter(|(_, t)| t.negotiated);
@@ -230,6 +244,10 @@ impl Publications {
     pub(crate) fn configs(&self) -> impl Iterator<Item = &TrackConfig> {
         self.tracks.values().map(|t| &t.config)
     }
+}
+
+fn track_type(config: &TrackConfig) -> proto::TrackType {
+    if config.codec.is_video() { proto::TrackType::Video } else { proto::TrackType::Audio }
 }
 
 fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest {
@@ -282,7 +300,7 @@ fn add_track_request(config: &TrackConfig, cid: &str) -> proto::AddTrackRequest 
     proto::AddTrackRequest {
         cid: cid.into(),
         name: config.name.clone(),
-        r#type: if is_video { proto::TrackType::Video } else { proto::TrackType::Audio } as i32,
+        r#type: track_type(config) as i32,
         width: top.width,
         height: top.height,
         muted: config.muted,

@@ -55,6 +55,13 @@ impl Transport {
         Ok(Self { udp, tcp: TcpLinks::default(), relays: Vec::new(), signalling })
     }
 
+    /// Looks for local addresses that were not there before; a candidate for each.
+    pub(super) fn refresh(&mut self, signalling: Option<IpAddr>) -> Vec<Candidate> {
+        self.signalling = signalling.or(self.signalling);
+        let added = self.udp.refresh(self.signalling);
+        added.into_iter().filter_map(|address| Candidate::host(address, Protocol::Udp).ok()).collect()
+    }
+
     pub(super) fn udp_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.udp.addresses()
     }

@@ -48,13 +48,7 @@ impl Sockets {
     /// One socket on every usable local address. `signalling` = the local address that already reached the
     /// server; loopback is used only if that is one, as no other server could be reached from it.
     pub(crate) fn bind(signalling: Option<IpAddr>) -> io::Result<Self> {
-        let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()?.into_iter().map(|i| i.ip()).collect();
-        addresses.extend(signalling);
-        let loopback = signalling.is_none_or(|ip| ip.is_loopback());
-        addresses.retain(|ip| is_usable(*ip) && (loopback || !ip.is_loopback()));
-        // The address that is known to work comes first.
-        addresses.sort_by_key(|ip| (Some(*ip) != signalling, *ip));
-        addresses.dedup();
+        let mut addresses = usable_addresses(signalling)?;
         if addresses.is_empty() {
             addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
@@ -75,6 +69,22 @@ impl Sockets {
                 counters: SendCounters::default(),
             }),
         }
+    }
+
+    /// Opens a socket on every usable local address that has come since; gives what those are. Sockets of addresses that
+    /// are gone stay: they may come back, and cost next to nothing.
+    pub(crate) fn refresh(&mut self, signalling: Option<IpAddr>) -> Vec<SocketAddr> {
+        let mut added = Vec::new();
+        for ip in usable_addresses(signalling).unwrap_or_default() {
+            if self.sockets.len() < MAX_SOCKETS
+                && self.addresses().all(|known| known.ip() != ip)
+                && let Ok((address, socket)) = open(ip)
+            {
+                self.sockets.push(Local { address, socket, segmentation: true });
+                added.push(address);
+            }
+        }
+        added
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
@@ -127,6 +137,18 @@ impl Sockets {
         }
         Poll::Pending
     }
+}
+
+/// The local addresses that a server may be reached from, the best first. `signalling` = the one that is known to.
+fn usable_addresses(signalling: Option<IpAddr>) -> io::Result<Vec<IpAddr>> {
+    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()?.into_iter().map(|i| i.ip()).collect();
+    addresses.extend(signalling);
+    let loopback = signalling.is_none_or(|ip| ip.is_loopback());
+    addresses.retain(|ip| is_usable(*ip) && (loopback || !ip.is_loopback()));
+    // The address that is known to work comes first.
+    addresses.sort_by_key(|ip| (Some(*ip) != signalling, *ip));
+    addresses.dedup();
+    Ok(addresses)
 }
 
 /// A socket for datagrams, on a port that the kernel chooses.

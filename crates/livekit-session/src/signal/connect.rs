@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! TCP connections to a host that may have several addresses, over a network that may just be coming back.
+//!
+//! The kernel repeats the first packet of a connection after 1, 3, 7 … seconds (RFC 6298 §2, §5.5): an attempt that
+//! began while there was no network sleeps on when there is one again. So while nothing answers, another connection
+//! is tried every second beside the earlier ones, which a slow network may still need; the first that is made counts.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+
+/// When the next connection is tried beside those that are.
+struct Pace {
+    /// From one address to the next.
+    address: Duration,
+    /// From one round over all addresses to the next.
+    round: Duration,
+}
+
+/// The first as in RFC 8305 §5.
+const PACE: Pace = Pace { address: Duration::from_millis(250), round: Duration::from_secs(1) };
+/// Connections that are tried at once, at most.
+const MAX_RUNNING: usize = 12;
+/// Addresses of a host that are used.
+const MAX_ADDRESSES: usize = 6;
+
+/// Connects to the first of the host's addresses that answers.
+pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.take(MAX_ADDRESSES).collect();
+    race(&addresses, PACE, TcpStream::connect).await
+}
+
+async fn race<T, F: Future<Output = io::Result<T>>>(
+    addresses: &[SocketAddr],
+    pace: Pace,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    let mut running = FuturesUnordered::new();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for (number, address) in addresses.iter().cycle().enumerate() {
+        if running.len() < MAX_RUNNING {
+            running.push(connect(*address));
+        }
+        let first_round = number + 1 < addresses.len();
+        let pause = tokio::time::sleep(if first_round { pace.address } else { pace.round });
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                Some(made) = running.next() => match made {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => {
+                        last = error;
+                        // The next address at once; after the last one, what is still under way.
+                        if first_round {
+                            break;
+                        }
+                        if running.is_empty() {
+                            return Err(last);
+                        }
+                    }
+                },
+                () = &mut pause => break,
+            }
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    const FAST: Pace = Pace { address: Duration::from_millis(5), round: Duration::from_millis(20) };
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], 80))
+    }
+
+    fn refused() -> io::Error {
+        io::ErrorKind::ConnectionRefused.into()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_began_without_a_network_does_not_hold_up_the_next() {
+        let tries = AtomicUsize::new(0);
+        let connect = |_| {
+            let number = tries.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match number {
+                    0..4 => std::future::pending().await,
+                    number => Ok(number),
+                }
+            }
+        };
+        let begin = Instant::now();
+        assert_eq!(race(&[address(1)], FAST, connect).await.unwrap(), 4);
+        assert!(begin.elapsed() >= FAST.round * 4);
+    }
+
+    #[tokio::test]
+    async fn a_slow_connection_is_still_good() {
+        let tries = AtomicUsize::new(0);
+        let connect = |_| {
+            let first = tries.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if !first {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(FAST.round * 5).await;
+                Ok(())
+            }
+        };
+        race(&[address(1)], FAST, connect).await.unwrap();
+        assert!(tries.load(Ordering::Relaxed) > 1);
+    }
+
+    #[tokio::test]
+    async fn never_more_than_so_many_at_once() {
+        let tries = AtomicUsize::new(0);
+        let connect = |_| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<io::Result<()>>()
+        };
+        let addresses = [address(1), address(2)];
+        let endless = race(&addresses, FAST, connect);
+        assert!(tokio::time::timeout(FAST.round * 30, endless).await.is_err());
+        assert_eq!(tries.load(Ordering::Relaxed), MAX_RUNNING);
+    }
+
+    #[tokio::test]
+    async fn other_addresses_are_tried_when_one_refuses_or_is_silent() {
+        let connect = |to: SocketAddr| async move {
+            match to {
+                to if to == address(1) => Err(refused()),
+                to if to == address(2) => std::future::pending().await,
+                to => Ok(to),
+            }
+        };
+        let all = [address(1), address(2), address(3)];
+        assert_eq!(race(&all, PACE, connect).await.unwrap(), address(3));
+    }
+
+    #[tokio::test]
+    async fn when_all_refuse_that_is_the_answer_at_once() {
+        let begin = Instant::now();
+        let all = [address(1), address(2)];
+        let error = race(&all, PACE, |_| async { Err::<(), _>(refused()) }).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(begin.elapsed() < PACE.address, "{:?}", begin.elapsed());
+        assert!(race(&[], PACE, |_| async { Ok(()) }).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_refuses_does_not_end_the_wait_for_another() {
+        let connect = |to: SocketAddr| async move {
+            if to == address(2) {
+                return Err(refused());
+            }
+            tokio::time::sleep(FAST.round * 4).await;
+            Ok(to)
+        };
+        assert_eq!(race(&[address(1), address(2)], FAST, connect).await.unwrap(), address(1));
+    }
+}
