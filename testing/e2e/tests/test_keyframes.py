@@ -81,8 +81,8 @@ def test_late_joiner_where_nobody_can_be_asked(stage):
     replay = publisher.wait_for("element", "livekit-gop-replayed", count=before + 1)["fields"]
     assert replay["frames"] > 1
     # It begins with the keyframe, of some time ago; then everything since, at once. (The SDK decodes from the first packet on and shows from when
-    # its stream object exists: a few pictures later on a busy machine.)
-    assert feed.arrivals[0].number % 90 < 15 and feed.arrivals[0].delay_ms > usual + 200, feed.arrivals[0]
+    # its stream object exists: some pictures later on a busy machine.)
+    assert feed.arrivals[0].number % 90 < 45 and feed.arrivals[0].delay_ms > usual + 200, feed.arrivals[0]
     wait_until(lambda: live_after(feed, usual + 100) is not None, 10, lambda: f"a fresh picture; usual {usual} ms, have {feed.arrivals[-3:]}")
     assert live_after(feed, usual + 100) < LIVE_AGAIN_LIMIT
     # From then on nothing is missing, and time goes forward for everybody.
