@@ -515,23 +515,6 @@ fn stopping_while_blocked() {
 }
 
 #[test]
-fn sessions_that_are_used_up_are_told() {
-    let bench = bench("sessions=1", H264, |_| ());
-    let second = element(&fresh_tag(), "sessions=1");
-    let bus = gst::Bus::new();
-    let mut harness = gst_check::Harness::with_element(&second, Some("sink"), Some("src"));
-    second.set_bus(Some(&bus));
-    harness.set_sink_caps_str(H264);
-    harness.play();
-    harness.set_src_caps(bench.info.to_caps().unwrap());
-    let message =
-        bus.timed_pop_filtered(gst::ClockTime::from_seconds(5), &[gst::MessageType::Error]).unwrap();
-    let gst::MessageView::Error(error) = message.view() else { panic!() };
-    assert!(error.error().to_string().contains("session"), "{}", error.error());
-    second.set_state(gst::State::Null).unwrap();
-}
-
-#[test]
 fn latency_is_measured() {
     let mut bench = good("latency=60");
     bench.push(3);
