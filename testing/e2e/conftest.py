@@ -10,7 +10,7 @@ from harness.netns import NotPermitted
 from harness.publisher import GstLaunch, Publisher, plugin_env
 from harness.receiver import Receiver
 from harness.server import LiveKitServer
-from harness.subscriber import Subscriber
+from harness.subscriber import Subscriber, leave
 from harness.uplink import Uplink
 
 # A small picture and a quick preset: the tests are about the way, not the picture.
@@ -29,10 +29,24 @@ LOOP = {
 }
 
 
+EXIT_STATUS = pytest.StashKey[int]()
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.module.__name__.rpartition(".")[2] in LOOP:
             item.add_marker(pytest.mark.loop)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    session.config.stash[EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    if EXIT_STATUS in config.stash:
+        leave(config.stash[EXIT_STATUS])
 
 
 @pytest.fixture(scope="session", autouse=True)

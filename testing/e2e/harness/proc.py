@@ -2,6 +2,7 @@
 """Child processes, free ports and waiting with a deadline."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,11 +21,26 @@ def wait_until(condition, timeout, what, interval=0.02):
         time.sleep(interval)
 
 
+_handed_out = set()
+
+
 def free_port(kind=socket.SOCK_STREAM, address="127.0.0.1"):
-    """A port nobody uses now. The kernel hands out ephemeral ports in turn, so a clash in the short gap is unlikely."""
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
+    """A port nobody uses now, and that no outgoing connection gets until it is used: it lies below the range which those are given
+    from (ip_local_port_range). No port is handed out twice by one process."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        end = int(f.read().split()[0])
+    for _ in range(1000):
+        port = random.SystemRandom().randrange(10_000, end) if end >= 20_000 else 0
+        with socket.socket(socket.AF_INET, kind) as s:
+            try:
+                s.bind((address, port))
+            except OSError:
+                continue
+            port = s.getsockname()[1]
+        if (kind, port) not in _handed_out:
+            _handed_out.add((kind, port))
+            return port
+    raise RuntimeError(f"no free port on {address}")
 
 
 def free_udp_port(address="127.0.0.1"):

@@ -123,4 +123,7 @@ def main():
 
 
 if __name__ == "__main__":
+    from .subscriber import leave
+
     main()
+    leave()

@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
@@ -281,6 +282,14 @@ class Subscriber:
         self.close()
 
 
+def leave(code=0):
+    """Ends a process in which the SDK was used. Its native threads call into Python to the end; one that does so while the interpreter
+    shuts down is ended by that in the midst of code that cannot be unwound, and aborts the process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main():
     """Viewers as a program, for places this process is not in (a network namespace): prints one report as JSON, or with
     `tokens` in the options a list of them."""
@@ -302,3 +311,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    leave()
