@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::e2ee::E2ee;
 use crate::error::Error;
 
 /// A string that must not be seen: prints as `***`, in `Debug` too.
@@ -128,6 +129,9 @@ pub struct SessionConfig {
     /// How long a frame may wait to be sent. Beyond it the rest of its group of pictures is dropped, up to the
     /// next keyframe that fits. Default 300 ms.
     pub max_queue_time: Duration,
+    /// Encrypts all frames and data packets end to end with this key; `None` (default) = only on the way to the server
+    /// and from it. Whether a session encrypts is settled when it starts; its key can be changed at any time.
+    pub e2ee: Option<E2ee>,
     /// What the session calls itself towards the server, e.g. an application's name and version.
     pub user_agent: Option<String>,
 }
@@ -151,6 +155,7 @@ impl SessionConfig {
             keyframe_min_interval: Duration::from_millis(500),
             prime_hold: Duration::from_millis(500),
             max_queue_time: Duration::from_millis(300),
+            e2ee: None,
             user_agent: None,
         }
     }

@@ -109,6 +109,12 @@ pub enum PublishError {
     /// The server refused the track.
     #[error("the server refuses it: {0}")]
     Refused(String),
+    /// The session encrypts end to end, which LiveKit's format can't do with this codec.
+    #[error(
+        "{0} cannot be encrypted end to end: LiveKit's format leaves nothing of it readable, not even what packets and \
+         servers need; use H.264, H.265, VP8 or VP9, or do without encryption"
+    )]
+    NotEncryptable(Codec),
     /// The media engine could not send the track's frames.
     #[error("its frames cannot be sent: {0}")]
     Engine(String),

@@ -41,6 +41,7 @@ mod config;
 mod congestion;
 mod data;
 mod driver;
+mod e2ee;
 mod engine;
 mod error;
 mod event;
@@ -57,6 +58,7 @@ pub use config::{
     TokenProvider, TrackConfig, TrackSource,
 };
 pub use data::{DataError, DataPacket, DataStats, MAX_DATA_BYTES, ReceivedData};
+pub use e2ee::{E2ee, E2eeError, E2eeStats};
 pub use error::{Error, LeaveReason, PublishError};
 pub use event::{
     ConnectionQuality, ConnectionState, Event, KeyframeReason, Observer, Participant, Quality, RoomInfo,

@@ -14,7 +14,7 @@ pub fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The next start code at or after `from`: where it (with its leading zero) starts, and where it ends.
-pub(super) fn start_code(data: &[u8], from: usize) -> Option<(usize, usize)> {
+pub(crate) fn start_code(data: &[u8], from: usize) -> Option<(usize, usize)> {
     let mut at = from;
     loop {
         // The only byte of the pattern 00 00 01 that is rare in coded data is worth searching for.

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use livekit_protocol as proto;
 use livekit_protocol::data_packet::{Kind, Value};
+use livekit_protocol::encrypted_packet_payload::Value as Inner;
 use prost::Message;
 use str0m::change::SdpApi;
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::{Event as RtcEvent, Rtc};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::WebRtcEngine;
 use crate::data::{DataPacket, ReceivedData};
+use crate::e2ee::E2ee;
 use crate::engine::EngineEvent;
 
 const RELIABLE_LABEL: &str = "_reliable";
@@ -86,7 +88,7 @@ impl DataChannels {
     }
 
     /// Writes a packet; false = there is no room for it yet.
-    pub(crate) fn write(&mut self, rtc: &mut Rtc, packet: &DataPacket) -> bool {
+    pub(crate) fn write(&mut self, rtc: &mut Rtc, packet: &DataPacket, e2ee: Option<&E2ee>) -> bool {
         let (channel, buffer) = match packet.reliable {
             true => (&self.reliable, RELIABLE_BUFFER),
             false => (&self.lossy, LOSSY_BUFFER),
@@ -97,8 +99,12 @@ impl DataChannels {
             return false;
         }
         let sequence = if packet.reliable { self.sequence.wrapping_add(1).max(1) } else { 0 };
+        let Some(bytes) = encode(packet, sequence, e2ee) else {
+            warn!("a data packet can't be encrypted, so it is not sent");
+            return true;
+        };
         // An error is a channel that is on its way down, of which we hear otherwise.
-        let written = channel.write(true, &encode(packet, sequence)).unwrap_or(false);
+        let written = channel.write(true, &bytes).unwrap_or(false);
         if written && packet.reliable {
             self.sequence = sequence;
         }
@@ -112,9 +118,9 @@ impl DataChannels {
     }
 
     /// What came in on a channel; `None` = nothing for the application.
-    pub(crate) fn read(&self, id: ChannelId, data: &[u8]) -> Option<ReceivedData> {
+    pub(crate) fn read(&self, id: ChannelId, data: &[u8], e2ee: Option<&E2ee>) -> Option<ReceivedData> {
         let reliable = self.lossy.as_ref().is_none_or(|lossy| lossy.id != id);
-        decode(data, reliable)
+        decode(data, reliable, e2ee)
     }
 }
 
@@ -132,7 +138,7 @@ impl WebRtcEngine {
         if self.closed_by_server.is_some() {
             return false;
         }
-        let written = self.data.write(&mut self.rtc, packet);
+        let written = self.data.write(&mut self.rtc, packet, self.e2ee.as_ref());
         self.pump();
         written
     }
@@ -150,7 +156,7 @@ impl WebRtcEngine {
             RtcEvent::ChannelClose(id) => self.data_channel(id, false),
             RtcEvent::ChannelBufferedAmountLow(_) => self.events.push_back(EngineEvent::DataRoom),
             RtcEvent::ChannelData(data) => {
-                let received = self.data.read(data.id, &data.data);
+                let received = self.data.read(data.id, &data.data, self.e2ee.as_ref());
                 self.events.extend(received.map(EngineEvent::DataReceived));
             }
             _ => {}
@@ -172,12 +178,17 @@ impl WebRtcEngine {
     }
 }
 
-fn encode(packet: &DataPacket, sequence: u32) -> Vec<u8> {
+/// `None` = it is to be encrypted, and can't be.
+fn encode(packet: &DataPacket, sequence: u32, e2ee: Option<&E2ee>) -> Option<Vec<u8>> {
     let kind = if packet.reliable { Kind::Reliable } else { Kind::Lossy };
     let user = proto::UserPacket {
         payload: packet.payload.to_vec(),
         topic: Some(packet.topic.clone()).filter(|t| !t.is_empty()),
         ..Default::default()
+    };
+    let value = match e2ee {
+        None => Value::User(user),
+        Some(e2ee) => Value::EncryptedPacket(encrypt(user, e2ee)?),
     };
     // The server puts in who sent it.
     #[allow(deprecated, reason = "clients of today still read `kind`")]
@@ -185,16 +196,42 @@ fn encode(packet: &DataPacket, sequence: u32) -> Vec<u8> {
         kind: kind as i32,
         destination_identities: packet.destinations.clone(),
         sequence,
-        value: Some(Value::User(user)),
+        value: Some(value),
         ..Default::default()
     };
-    packet.encode_to_vec()
+    Some(packet.encode_to_vec())
 }
 
-/// Other kinds (chat, remote calls, data streams, transcriptions) are not for us; garbage is nothing either.
-fn decode(data: &[u8], reliable: bool) -> Option<ReceivedData> {
+/// Topic and payload, for those who have the key.
+fn encrypt(user: proto::UserPacket, e2ee: &E2ee) -> Option<proto::EncryptedPacket> {
+    let mut content = proto::EncryptedPacketPayload { value: Some(Inner::User(user)) }.encode_to_vec();
+    let (iv, index) = e2ee.encrypt_data(&mut content)?;
+    Some(proto::EncryptedPacket {
+        encryption_type: proto::encryption::Type::Gcm as i32,
+        iv: iv.to_vec(),
+        key_index: index.into(),
+        encrypted_value: content,
+    })
+}
+
+fn decrypt(mut packet: proto::EncryptedPacket, e2ee: &E2ee) -> Option<proto::UserPacket> {
+    let length = e2ee.decrypt_data(&mut packet.encrypted_value, &packet.iv, packet.key_index)?;
+    let content = packet.encrypted_value.get(..length)?;
+    match proto::EncryptedPacketPayload::decode(content).ok()?.value? {
+        Inner::User(user) => Some(user),
+        _ => None,
+    }
+}
+
+/// Other kinds (chat, remote calls, data streams, transcriptions) are not for us; garbage is nothing either. A session
+/// that encrypts believes nothing that did not come encrypted: the server could have made it.
+fn decode(data: &[u8], reliable: bool, e2ee: Option<&E2ee>) -> Option<ReceivedData> {
     let packet = proto::DataPacket::decode(data).ok()?;
-    let Some(Value::User(user)) = packet.value else { return None };
+    let user = match (packet.value?, e2ee) {
+        (Value::User(user), None) => user,
+        (Value::EncryptedPacket(sealed), Some(e2ee)) => decrypt(sealed, e2ee)?,
+        _ => return None,
+    };
     #[allow(deprecated, reason = "older servers name the sender only there")]
     let sender = match packet.participant_identity.is_empty() {
         true => user.participant_identity,
@@ -220,7 +257,7 @@ mod tests {
             reliable: true,
             destinations: vec!["robot".into()],
         };
-        let sent = proto::DataPacket::decode(encode(&packet, 7).as_slice()).unwrap();
+        let sent = proto::DataPacket::decode(encode(&packet, 7, None).unwrap().as_slice()).unwrap();
         assert_eq!(
             (sent.sequence, sent.destination_identities.as_slice()),
             (7, ["robot".to_string()].as_slice())
@@ -240,12 +277,35 @@ mod tests {
             })),
             ..Default::default()
         };
-        let seen = decode(&wire.encode_to_vec(), false).unwrap();
+        let seen = decode(&wire.encode_to_vec(), false, None).unwrap();
         assert_eq!((seen.sender.as_str(), seen.topic.as_str(), seen.reliable), ("viewer", "control", false));
         assert_eq!(&*seen.payload, b"go");
         wire.value = Some(Value::ChatMessage(proto::ChatMessage::default()));
-        assert_eq!(decode(&wire.encode_to_vec(), true), None, "no data of the application's");
-        assert_eq!(decode(&[0xff; 40], true), None, "garbage");
+        assert_eq!(decode(&wire.encode_to_vec(), true, None), None, "no data of the application's");
+        assert_eq!(decode(&[0xff; 40], true, None), None, "garbage");
+    }
+
+    #[test]
+    fn with_a_key_packets_are_sealed_and_only_sealed_ones_are_believed() {
+        let (e2ee, other) = (E2ee::new(&"k".into(), 2).unwrap(), E2ee::new(&"x".into(), 2).unwrap());
+        let packet = DataPacket {
+            payload: Arc::from(*b"secret"),
+            topic: "telemetry".into(),
+            reliable: true,
+            destinations: vec!["robot".into()],
+        };
+        let wire = encode(&packet, 7, Some(&e2ee)).unwrap();
+        for hidden in [&b"secret"[..], b"telemetry"] {
+            assert!(!wire.windows(hidden.len()).any(|w| w == hidden), "the server could read it");
+        }
+        let seen = proto::DataPacket::decode(wire.as_slice()).unwrap();
+        assert_eq!((seen.sequence, seen.destination_identities.len()), (7, 1), "what the server needs");
+        let got = decode(&wire, true, Some(&e2ee)).unwrap();
+        assert_eq!((&*got.payload, got.topic.as_str()), (&b"secret"[..], "telemetry"));
+        assert_eq!(decode(&wire, true, Some(&other)), None, "another key");
+        assert_eq!(decode(&wire, true, None), None, "no key");
+        let plain = encode(&packet, 8, None).unwrap();
+        assert_eq!(decode(&plain, true, Some(&e2ee)), None, "anybody could have made it");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod bandwidth;
 mod codecs;
 mod data;
+mod encryption;
 mod offer;
 mod paths;
 mod publications;
@@ -32,6 +33,7 @@ use tracing::{debug, trace, warn};
 use super::{EngineEvent, EngineTrackStats, MediaEngine};
 use crate::config::{Credentials, Description, Secret, SessionConfig, TrackConfig};
 use crate::data::DataPacket;
+use crate::e2ee::E2ee;
 use crate::error::{Error, PublishError};
 use crate::event::{ConnectionQuality, KeyframeReason, Participant, RoomInfo, TrackId};
 use crate::frame::Frame;
@@ -71,6 +73,7 @@ pub(crate) struct WebRtcEngine {
     publications: Publications,
     data: DataChannels,
     data_allowed: bool,
+    e2ee: Option<E2ee>,
     offer: Option<(SdpPendingOffer, u32)>,
     next_offer: u32,
     early_candidates: Vec<Candidate>,
@@ -117,6 +120,7 @@ impl WebRtcEngine {
             publications: Publications::default(),
             data: DataChannels::default(),
             data_allowed: true,
+            e2ee: config.e2ee.clone(),
             offer: None,
             next_offer: 1,
             early_candidates: Vec::new(),
@@ -642,9 +646,17 @@ impl MediaEngine for WebRtcEngine {
             self.fail(Error::AnotherCodec(config.codec));
             return;
         }
+        let config = match encryption::adapt(self.e2ee.as_ref(), config) {
+            Ok(config) => config,
+            Err(reason) => {
+                self.events.push_back(EngineEvent::PublishFailed { track, reason });
+                return;
+            }
+        };
         // Unique within the room: the participant's id is.
         let cid = format!("{}-{}", self.own_sid, track.0);
-        let request = self.publications.add(track, config, cid);
+        let mut request = self.publications.add(track, &config, cid);
+        request.encryption = encryption::announced(self.e2ee.as_ref());
         self.signal.send(signal_request::Message::AddTrack(request));
         self.watch_server();
     }
@@ -678,6 +690,14 @@ impl MediaEngine for WebRtcEngine {
         let with_trailer = publication.config.capture_trailer;
         let with_trailer = with_trailer.then(|| trailer::append(codec, &frame.data, capture_time)).flatten();
         let data = with_trailer.map_or_else(|| frame.data.clone(), Into::into);
+        let data = match encryption::seal(self.e2ee.as_ref(), codec, data) {
+            Ok(Some(data)) => data,
+            Ok(None) => return Ok(()),
+            Err(reason) => {
+                self.publish_failed(track, reason);
+                return Ok(());
+            }
+        };
         let ticks = frame.media_time.as_nanos() * u128::from(codec.clock_rate()) / 1_000_000_000;
         let frequency = if codec.is_video() { Frequency::NINETY_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
         // RTP time wraps at 32 bits; the upper half of 64 is more than any stream lasts.
