@@ -26,11 +26,13 @@ def binary():
 class Receiver:
     """Receives until it has `frames` frames."""
 
-    def __init__(self, server, room, directory, frames=60, timeout=25, identity="receiver"):
+    def __init__(self, server, room, directory, frames=60, timeout=25, identity="receiver", key=None):
         # FFmpeg goes by the content, not by the name.
         self.output = directory / f"{identity}.received"
         words = [str(binary()), "--url", server.url, "--output", str(self.output), "--frames", str(frames), "--timeout", str(timeout)]
         env = {**os.environ, "LIVEKIT_TOKEN": server.token(room, identity)}
+        if key:
+            env["LIVEKIT_E2EE_KEY"] = key
         self.timeout = timeout
         self.child = Child(words, directory / f"{identity}.log", env=env)
 

@@ -108,11 +108,12 @@ class EveryPicture(rtc.VideoStream):
 class Subscriber:
     """Synchronous face of an SDK room that lives on an event loop in a thread of its own."""
 
-    def __init__(self, server, room, identity="viewer", url=None, token=None, wait=True, connect_timeout=20, channels=1):
-        """`channels`: of the sound that is asked of the SDK."""
+    def __init__(self, server, room, identity="viewer", url=None, token=None, wait=True, connect_timeout=20, channels=1, encryption=None):
+        """`channels`: of the sound that is asked of the SDK; `encryption`: its options for end-to-end encryption."""
         self.room_name, self.identity = room, identity
         self.url = url or server.url
         self.channels = channels
+        self.encryption = encryption
         self.token = token or server.token(room, identity)
         self.video, self.audio = [], []
         self.events = []  # (monotonic time, name, detail)
@@ -153,7 +154,7 @@ class Subscriber:
         self.room.on("data_received", self._data)
         for name in ("participant_connected", "participant_disconnected", "track_published", "track_unpublished", "track_muted", "track_unmuted", "disconnected", "reconnecting", "reconnected"):
             self.room.on(name, self._note(name))
-        await asyncio.wait_for(self.room.connect(self.url, self.token, rtc.RoomOptions(auto_subscribe=True)), 20)
+        await asyncio.wait_for(self.room.connect(self.url, self.token, rtc.RoomOptions(auto_subscribe=True, encryption=self.encryption)), 20)
         self.connected_at = time.monotonic()
         await self._stop.wait()
         for task in self._tasks:

@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod decrypt;
 mod receiver;
 mod signal;
 
 pub use container::{Codec, Container};
+pub use decrypt::Decryptor;
 pub use receiver::{Event, Frame, Subscriber};
 
 /// What can go wrong.

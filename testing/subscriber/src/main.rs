@@ -7,7 +7,8 @@
 //! ```
 //! The file begins with the first video frame (an `.h265`, `.h264` or `.ivf` as the codec wants it). Lines:
 //! `connected`, `section` (what the server offers), `first` (codec), `stats` (each second), `end`. Exit code 0 =
-//! that many frames came in time.
+//! that many frames came in time. With `LIVEKIT_E2EE_KEY` in the environment (and `--key-index`) frames are opened with that
+//! key; those that can't be are counted as `sealed`, and nothing else.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use livekit_test_subscriber::{Codec, Container, Event, Frame, Subscriber};
+use livekit_test_subscriber::{Codec, Container, Decryptor, Event, Frame, Subscriber};
 use serde_json::{Value, json};
 
 struct Options {
@@ -25,6 +26,7 @@ struct Options {
     output: String,
     frames: u64,
     timeout: Duration,
+    decryptor: Option<Decryptor>,
 }
 
 impl Options {
@@ -37,12 +39,16 @@ impl Options {
         }
         let mut take = |name: &str| given.remove(name);
         let number = |value: Option<String>, or: u64| value.map_or(Ok(or), |v| v.parse().map_err(|_| v));
+        let index = u8::try_from(number(take("--key-index"), 0)?).map_err(|_| "--key-index is above 255")?;
+        let key = std::env::var("LIVEKIT_E2EE_KEY").ok();
+        let decryptor = key.map(|key| Decryptor::new(&key, index)).transpose().map_err(|e| e.to_string())?;
         let options = Self {
             url: take("--url").ok_or("--url is missing")?,
             token: std::env::var("LIVEKIT_TOKEN").map_err(|_| "LIVEKIT_TOKEN is not set")?,
             output: take("--output").ok_or("--output is missing")?,
             frames: number(take("--frames"), 60)?,
             timeout: Duration::from_secs(number(take("--timeout"), 20)?),
+            decryptor,
         };
         match given.keys().next() {
             Some(unknown) => Err(format!("there is no {unknown}")),
@@ -57,6 +63,7 @@ struct Counts {
     frames: u64,
     bytes: u64,
     gaps: u64,
+    sealed: u64,
     audio: u64,
     largest_gap: Duration,
     last: Option<Instant>,
@@ -80,6 +87,7 @@ impl Counts {
     fn json(&self, event: &str) -> Value {
         json!({
             "event": event, "frames": self.frames, "bytes": self.bytes, "gaps": self.gaps, "audio": self.audio,
+            "sealed": self.sealed,
             "largest_gap_s": self.largest_gap.as_secs_f64(),
         })
     }
@@ -89,6 +97,14 @@ fn say(value: &Value) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{value}");
     let _ = out.flush();
+}
+
+/// Once a second.
+fn tell(counts: &Counts, told: &mut Instant) {
+    if told.elapsed() >= Duration::from_secs(1) {
+        *told = Instant::now();
+        say(&counts.json("stats"));
+    }
 }
 
 async fn run(options: &Options, counts: &mut Counts) -> Result<(), Box<dyn std::error::Error>> {
@@ -101,7 +117,17 @@ async fn run(options: &Options, counts: &mut Counts) -> Result<(), Box<dyn std::
             Event::Section { mid, formats } => {
                 say(&json!({ "event": "section", "mid": mid, "formats": formats }));
             }
-            Event::Frame(frame) => {
+            Event::Frame(mut frame) => {
+                if let Some(decryptor) = &options.decryptor {
+                    match decryptor.open(frame.codec, &frame.data) {
+                        Some(plain) => frame.data = plain,
+                        None => {
+                            counts.sealed += 1;
+                            tell(counts, &mut told);
+                            continue;
+                        }
+                    }
+                }
                 counts.add(&frame);
                 if frame.codec != Codec::Opus {
                     if container.is_none() {
@@ -118,10 +144,7 @@ async fn run(options: &Options, counts: &mut Counts) -> Result<(), Box<dyn std::
                 }
             }
         }
-        if told.elapsed() >= Duration::from_secs(1) {
-            told = Instant::now();
-            say(&counts.json("stats"));
-        }
+        tell(counts, &mut told);
     }
     if let Some((_, container)) = &mut container {
         container.flush()?;

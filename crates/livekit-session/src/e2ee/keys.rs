@@ -39,7 +39,8 @@ impl KeySet {
         Ok(Self { material: Zeroizing::new(material.to_vec()), key: LessSafeKey::new(key), index })
     }
 
-    /// The key that follows this one: who has this one can make it, who has only that one can't come back.
+    /// The key that follows this one.
+    #[cfg(test)]
     pub(super) fn ratcheted(&self) -> Result<Self, E2eeError> {
         Self::derive(&*ratchet(&self.material), self.index)
     }
@@ -50,7 +51,7 @@ impl KeySet {
     }
 }
 
-/// The material that follows `material`.
+/// The material that follows `material`: who has the one can make the other, and there is no way back.
 pub(super) fn ratchet(material: &[u8]) -> Zeroizing<[u8; RATCHETED_LEN]> {
     let mut next = Zeroizing::new([0; RATCHETED_LEN]);
     stretch(material, &mut *next);

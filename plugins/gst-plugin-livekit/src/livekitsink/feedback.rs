@@ -204,6 +204,12 @@ impl LiveKitSink {
                 ("The track of {pad} cannot be published: {reason}. Use an encoder for one of these, or allow \
                      the codec in the server's room.enabled_codecs")
             ),
+            // Nor will this one's, and the user wants to hear why before anything goes out.
+            PublishError::NotEncryptable(_) => gst::element_imp_error!(
+                self,
+                gst::StreamError::WrongType,
+                ("The track of {pad} cannot be published: {reason}")
+            ),
             _ if none_left => gst::element_imp_error!(
                 self,
                 gst::ResourceError::Write,

@@ -14,7 +14,7 @@ use super::feedback::Inbox;
 use super::session::{Leaving, State};
 use super::settings::{self, Settings};
 use super::tracks::Groups;
-use super::{AllowProfiles, Leaf, LiveKitSinkDataPad, LiveKitSinkPad, codecs, data, stats};
+use super::{AllowProfiles, Leaf, LiveKitSinkDataPad, LiveKitSinkPad, codecs, data, encryption, stats};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("livekitsink", gst::DebugColorFlags::empty(), Some("LiveKit sink"))
@@ -209,6 +209,7 @@ impl ObjectImpl for LiveKitSink {
             }
             "gop-cache" | "gop-cache-time" => leaves().for_each(|leaf| leaf.imp().apply_gop_cache()),
             "participant-name" | "metadata" | "attributes" => self.describe(),
+            "e2ee-key" | "e2ee-key-index" => self.rekey(pspec.name()),
             _ => {}
         }
         if pspec.name() == "muted" {
@@ -248,6 +249,7 @@ impl ObjectImpl for LiveKitSink {
             ]
             .into_iter()
             .chain(data::signals())
+            .chain(encryption::signals())
             .collect()
         });
         SIGNALS.as_ref()
@@ -282,6 +284,9 @@ impl LiveKitSink {
         let mut all = stats::structure(&snapshot, &self.identity(), &pads);
         let unheard = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).unheard;
         all.set("data", data::structure(&snapshot.data, unheard));
+        if let Some(e2ee) = self.e2ee() {
+            all.set("e2ee", encryption::structure(e2ee.stats()));
+        }
         for (name, counters) in self.data_pad_stats() {
             all.set(name, counters);
         }

@@ -62,6 +62,7 @@ mod codecs;
 mod credentials;
 mod data;
 mod encoders;
+mod encryption;
 mod errors;
 mod feedback;
 mod imp;

@@ -109,7 +109,7 @@ impl LiveKitSink {
         let resolved = credentials::resolve(&settings, &self.identity(), self.token_provider(), |name| {
             std::env::var(name).ok()
         });
-        let (config, origin) = resolved.map_err(|missing| {
+        let (mut config, origin) = resolved.map_err(|missing| {
             let code = match missing {
                 credentials::Missing::Credentials | credentials::Missing::Half { .. } => {
                     gst::ResourceError::NotAuthorized
@@ -133,6 +133,7 @@ impl LiveKitSink {
             );
             return Err(gst::StateChangeError);
         }
+        config.e2ee = self.end_to_end()?;
         gst::info!(CAT, imp = self, "credentials from {origin}");
         self.state().config = Some(config);
         Ok(())

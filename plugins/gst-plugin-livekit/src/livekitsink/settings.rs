@@ -112,6 +112,9 @@ pub(crate) struct Settings {
     pub api_key: Option<String>,
     pub api_secret: Option<String>,
     pub tls_ca_file: Option<String>,
+    /// `Some("")` was set, and is wrong: it must not be taken for "no encryption".
+    pub e2ee_key: Option<String>,
+    pub e2ee_key_index: u8,
     pub room: Option<String>,
     pub identity: Option<String>,
     pub participant_name: Option<String>,
@@ -140,6 +143,8 @@ impl Default for Settings {
             api_key: None,
             api_secret: None,
             tls_ca_file: None,
+            e2ee_key: None,
+            e2ee_key_index: 0,
             room: None,
             identity: None,
             participant_name: None,
@@ -169,6 +174,11 @@ impl Settings {
             "api-key" => self.api_key = string(value),
             "api-secret" => self.api_secret = string(value),
             "tls-ca-file" => self.tls_ca_file = string(value),
+            "e2ee-key" => self.e2ee_key = value.get().ok().flatten(),
+            "e2ee-key-index" => {
+                let index = value.get::<u32>().ok().and_then(|index| u8::try_from(index).ok());
+                self.e2ee_key_index = index.unwrap_or(self.e2ee_key_index);
+            }
             "room" => self.room = string(value),
             "identity" => self.identity = string(value),
             "participant-name" => self.participant_name = string(value),
@@ -205,6 +215,7 @@ impl Settings {
             "url" => self.url.to_value(),
             "token-file" => self.token_file.to_value(),
             "tls-ca-file" => self.tls_ca_file.to_value(),
+            "e2ee-key-index" => u32::from(self.e2ee_key_index).to_value(),
             "room" => self.room.to_value(),
             "identity" => self.identity.to_value(),
             "participant-name" => self.participant_name.to_value(),
@@ -370,6 +381,26 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "CA file",
             "PEM file with certificate authorities that are trusted in addition to the system's",
         ),
+        glib::ParamSpecString::builder("e2ee-key")
+            .nick("End-to-end encryption key")
+            .blurb(
+                "What people share to see and hear this participant: frames and data packets are encrypted with a key \
+                 made of it, and the server can't read them; unset = LIVEKIT_E2EE_KEY, else not encrypted. Can be changed \
+                 while playing, for another key",
+            )
+            .write_only()
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt::builder("e2ee-key-index")
+            .nick("End-to-end encryption key index")
+            .blurb(
+                "At which place viewers have the key (they keep 16 unless told otherwise); while playing it counts from \
+                 the next key on",
+            )
+            .maximum(255)
+            .default_value(defaults.e2ee_key_index.into())
+            .mutable_playing()
+            .build(),
         text("room", "Room", "Room to join with an API key (a token carries its own); unset = LIVEKIT_ROOM"),
         text(
             "identity",
@@ -488,7 +519,7 @@ mod tests {
     #[test]
     fn secrets_cannot_be_read() {
         let mut settings = Settings::default();
-        for name in ["token", "api-key", "api-secret"] {
+        for name in ["token", "api-key", "api-secret", "e2ee-key"] {
             assert!(settings.set(name, &"x".to_value()));
             assert!(settings.get(name).is_none());
             let pspec = PROPERTIES.iter().find(|p| p.name() == name).unwrap();

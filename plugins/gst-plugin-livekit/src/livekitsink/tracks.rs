@@ -328,6 +328,7 @@ impl LiveKitSink {
         config: TrackConfig,
         feeders: Feeders,
     ) -> Option<Arc<Track>> {
+        self.tell_what_encryption_leaves_out(&config);
         let mut state = self.state();
         if state.session.as_ref().is_none_or(|(of, _)| *of != generation) {
             return None;
