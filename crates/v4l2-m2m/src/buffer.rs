@@ -3,7 +3,7 @@
 //! Memory of buffers.
 
 use std::fmt;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -73,6 +73,9 @@ impl fmt::Debug for Mapping {
     }
 }
 
+/// Somebody else's memory, while the device reads it.
+pub type Keep = Arc<dyn std::any::Any + Send + Sync>;
+
 /// Right to fill one OUTPUT buffer and queue it. There is one for each buffer, so a buffer can't be queued twice, nor
 /// written to while the device reads it.
 #[derive(Debug)]
@@ -98,12 +101,24 @@ impl Slot {
 }
 
 /// A plane that somebody else owns.
-#[derive(Debug)]
 pub struct DmaBufPlane {
-    /// The DMABuf; a duplicate of its owner's descriptor.
-    pub fd: Arc<OwnedFd>,
+    /// The DMABuf, by its owner's own descriptor: NVIDIA's library knows buffers by these numbers.
+    pub fd: RawFd,
+    /// Keeps the descriptor open, and its owner from writing; dropped when the device is done with it.
+    pub keep: Keep,
     /// Bytes of the whole DMABuf.
     pub length: u32,
     /// Where the plane begins.
     pub offset: u32,
+}
+
+impl fmt::Debug for DmaBufPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fd, length, offset, .. } = self;
+        f.debug_struct("DmaBufPlane")
+            .field("fd", fd)
+            .field("length", length)
+            .field("offset", offset)
+            .finish_non_exhaustive()
+    }
 }

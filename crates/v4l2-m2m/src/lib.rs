@@ -30,5 +30,6 @@ pub mod picture;
 pub mod probe;
 pub mod queue;
 pub mod quirks;
+pub mod surface;
 pub mod uapi;
 pub mod worker;

@@ -15,11 +15,11 @@
 //! ```
 
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::buffer::{DmaBufPlane, Mapping, Slot};
+use crate::buffer::{DmaBufPlane, Keep, Mapping, Slot};
 use crate::ioctl::{self, *};
 use crate::ops::{Dialect, Handle};
 use crate::uapi::*;
@@ -75,14 +75,23 @@ impl HasBuffers for Allocated {}
 impl HasBuffers for Streaming {}
 
 /// Where a buffer is.
-#[derive(Debug)]
 enum Place {
     /// With the program (OUTPUT: its slot was given away).
     Away,
-    /// In the device; descriptors are held open until it comes back.
-    Queued(Vec<Mapping>, #[allow(dead_code)] Vec<Arc<OwnedFd>>),
+    /// In the device; somebody else's memory is held until it comes back.
+    Queued(Vec<Mapping>, #[allow(dead_code)] Vec<Keep>),
     /// Here.
     Here(Vec<Mapping>),
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Away => "Away",
+            Self::Queued(..) => "Queued",
+            Self::Here(_) => "Here",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -341,9 +350,9 @@ impl<S: HasBuffers> Queue<Output, S> {
                     used,
                     offset: plane.offset,
                     length: plane.length,
-                    fd: Some(plane.fd.as_raw_fd()),
+                    fd: Some(plane.fd),
                 });
-                (uses.collect(), planes.iter().map(|plane| Arc::clone(&plane.fd)).collect())
+                (uses.collect(), planes.iter().map(|plane| Arc::clone(&plane.keep)).collect())
             }
         };
         let (handle, api) = (&inner.handle, inner.api);

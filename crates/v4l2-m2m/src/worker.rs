@@ -113,6 +113,13 @@ pub enum Coded {
 pub enum Want {
     /// A free buffer.
     Slot,
+    /// The free buffer of this number, while no more than `busy` others are in the device.
+    SlotOf {
+        /// See [`Slot::index`].
+        index: u32,
+        /// Buffers in the device.
+        busy: usize,
+    },
     /// The end of the stream.
     Drained,
 }
@@ -137,6 +144,8 @@ pub enum Step {
 #[derive(Default)]
 struct Link {
     slots: Vec<Slot>,
+    /// How many there are.
+    total: usize,
     coded: VecDeque<Coded>,
     notices: Vec<Notice>,
     error: Option<Arc<EncoderError>>,
@@ -339,6 +348,14 @@ impl Worker {
                         return Step::Slot(slot);
                     }
                 }
+                Want::SlotOf { index, busy } => {
+                    let place = link.slots.iter().position(|slot| slot.index() == index);
+                    if let Some(place) = place
+                        && link.total.saturating_sub(link.slots.len()) <= busy
+                    {
+                        return Step::Slot(link.slots.swap_remove(place));
+                    }
+                }
                 Want::Drained if link.drained => return Step::Drained,
                 Want::Drained => {}
             }
@@ -497,7 +514,10 @@ impl Loop {
                 }
                 out.clear();
                 let result = self.encoder.configure(&config).map(|(setup, slots)| {
-                    self.shared.change(|link| link.slots = slots);
+                    self.shared.change(|link| {
+                        link.total = slots.len();
+                        link.slots = slots;
+                    });
                     setup
                 });
                 let _ = answer.send(result.map_err(Arc::new));

@@ -3,7 +3,7 @@
 //! The encoder and its thread, on an emulated driver that fails in every way that drivers are known to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -374,7 +374,7 @@ fn dmabufs_go_in_without_a_copy() {
         let fd = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"picture".as_ptr(), 0)) };
         let file = std::fs::File::from(fd);
         std::os::unix::fs::FileExt::write_all_at(&file, &[n + 50; 64 * 96], 0).unwrap();
-        let plane = DmaBufPlane { fd: Arc::new(file.into()), length: 64 * 96, offset: 0 };
+        let plane = DmaBufPlane { fd: file.as_raw_fd(), keep: Arc::new(file), length: 64 * 96, offset: 0 };
         run.worker.encode(slot, Raw::DmaBuf(vec![plane]), n.into(), false).unwrap();
         run.next += 1;
     }

@@ -95,6 +95,12 @@ pub trait V4l2Ops: Send + Sync + Debug {
         Dialect::Kernel
     }
 
+    /// Whether the device can read this DMABuf where it is, as far as can be told before it is tried.
+    fn can_import(&self, fd: RawFd) -> bool {
+        let _ = fd;
+        true
+    }
+
     /// The processor has written to a plane of an exported buffer, and the device is to read it.
     fn sync_for_device(&self, fd: RawFd, plane: usize) {
         let _ = (fd, plane);

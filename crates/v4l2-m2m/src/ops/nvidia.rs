@@ -173,15 +173,6 @@ impl NvidiaLibrary {
     pub fn has_surfaces(&self) -> bool {
         self.functions.surface.is_some()
     }
-
-    /// Whether a descriptor is a buffer that NVIDIA's hardware can read where it is.
-    #[must_use]
-    pub fn is_surface(&self, fd: RawFd) -> bool {
-        let Some(surface) = self.functions.surface else { return false };
-        let mut buffer = std::ptr::null_mut();
-        // SAFETY: a place for a pointer that lives through the call.
-        (unsafe { (surface.from_fd)(fd, &raw mut buffer) }) == 0 && !buffer.is_null()
-    }
 }
 
 impl V4l2Ops for NvidiaLibrary {
@@ -236,6 +227,14 @@ impl V4l2Ops for NvidiaLibrary {
 
     fn dialect(&self) -> Dialect {
         Dialect::Nvidia
+    }
+
+    /// Only buffers of NVIDIA's own have the description that the library needs.
+    fn can_import(&self, fd: RawFd) -> bool {
+        let Some(surface) = self.functions.surface else { return false };
+        let mut buffer = std::ptr::null_mut();
+        // SAFETY: a place for a pointer that lives through the call.
+        (unsafe { (surface.from_fd)(fd, &raw mut buffer) }) == 0 && !buffer.is_null()
     }
 
     fn sync_for_device(&self, fd: RawFd, plane: usize) {

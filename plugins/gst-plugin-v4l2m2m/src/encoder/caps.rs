@@ -69,7 +69,20 @@ pub(crate) fn raw_format(format: VideoFormat) -> Option<RawFormat> {
     RawFormat::ALL.into_iter().chain([RawFormat::P010]).find(|raw| video_format(*raw) == format)
 }
 
-fn raw(formats: &[RawFormat], width: i32, height: i32) -> gst::Caps {
+/// With the memories that are read in place first.
+fn raw(formats: &[RawFormat], features: &[&str], width: i32, height: i32) -> gst::Caps {
+    let plain = plain(formats, width, height);
+    let mut all = gst::Caps::new_empty();
+    for feature in features {
+        let mut caps = plain.clone();
+        caps.make_mut().set_features(0, Some(gst::CapsFeatures::new([*feature])));
+        all.merge(caps);
+    }
+    all.merge(plain);
+    all
+}
+
+fn plain(formats: &[RawFormat], width: i32, height: i32) -> gst::Caps {
     let names = formats.iter().map(|raw| video_format(*raw).to_str().to_string());
     gst::Caps::builder("video/x-raw")
         .field("format", gst::List::new(names))
@@ -84,18 +97,23 @@ fn raw(formats: &[RawFormat], width: i32, height: i32) -> gst::Caps {
 
 /// Everything that any device of this kind may take.
 pub(crate) fn sink_template(kind: &Kind) -> gst::Caps {
-    raw(kind.raws, MAX_SIZE, MAX_SIZE)
+    raw(kind.raws, kind.features, MAX_SIZE, MAX_SIZE)
 }
 
 /// What this device takes, for the codecs that downstream takes.
-pub(crate) fn sink_caps(codecs: &[CodecSupport], downstream: Option<&gst::Caps>) -> gst::Caps {
+pub(crate) fn sink_caps(kind: &Kind, codecs: &[CodecSupport], downstream: Option<&gst::Caps>) -> gst::Caps {
     let mut all = gst::Caps::new_empty();
     for support in codecs {
         if downstream.is_none_or(|caps| caps.can_intersect(&coded(support.codec))) {
             let size = |size: Option<u32>| size.and_then(|size| i32::try_from(size).ok()).unwrap_or(MAX_SIZE);
             let formats: Vec<_> = support.raws.iter().map(|(raw, _)| *raw).collect();
             let sizes = support.sizes;
-            all.merge(raw(&formats, size(sizes.map(|s| s.width.1)), size(sizes.map(|s| s.height.1))));
+            all.merge(raw(
+                &formats,
+                kind.features,
+                size(sizes.map(|s| s.width.1)),
+                size(sizes.map(|s| s.height.1)),
+            ));
         }
     }
     all

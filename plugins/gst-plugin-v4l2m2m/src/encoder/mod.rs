@@ -4,11 +4,14 @@
 //! device is in `stream.rs`; an element adds its properties, its way to devices and its words for what fails ([`Kind`]).
 
 pub(crate) mod caps;
+mod import;
 pub(crate) mod settings;
 mod stats;
 mod stream;
 mod target;
 
+use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -20,6 +23,8 @@ use v4l2_m2m::encoder::Setup;
 use v4l2_m2m::ops::V4l2Ops;
 use v4l2_m2m::picture::RawFormat;
 use v4l2_m2m::worker::{Change, Worker, WorkerError};
+
+use crate::nvmm::{DMABUF, NVMM};
 
 pub(crate) use settings::Settings;
 use stats::Stats;
@@ -57,12 +62,34 @@ pub(crate) struct Kind {
     pub codecs: &'static [Codec],
     /// What its devices may take.
     pub raws: &'static [RawFormat],
+    /// Memories other than the system's that its devices may read.
+    pub features: &'static [&'static str],
     /// The way to its devices.
     pub ops: fn(&Settings) -> Result<Arc<dyn V4l2Ops>, gst::ErrorMessage>,
     /// Says why no device could be opened.
     pub refused: fn(&Settings, &WorkerError) -> gst::ErrorMessage,
     /// Where to look when the device of this name fails.
     pub hint: fn(&str) -> String,
+}
+
+/// Where raw pictures are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Memory {
+    #[default]
+    System,
+    DmaBuf,
+    Nvmm,
+}
+
+impl Memory {
+    fn of(caps: &gst::CapsRef) -> Self {
+        let has = |feature| caps.features(0).is_some_and(|features| features.contains(feature));
+        match () {
+            () if has(NVMM) => Self::Nvmm,
+            () if has(DMABUF) => Self::DmaBuf,
+            () => Self::System,
+        }
+    }
 }
 
 /// What streaming needs.
@@ -75,6 +102,14 @@ pub(crate) struct State {
     pub setup: Option<Setup>,
     /// The stream has to be drained and set up anew before the next frame.
     pub restart: bool,
+    /// Where the pictures are.
+    pub memory: Memory,
+    /// As the last caps say. The base class does not tell of caps that differ by this alone.
+    pub announced: Memory,
+    /// DMABufs that the device cannot read are copied, from the first on.
+    pub copying: bool,
+    /// The device's buffer of each descriptor: its library wants them to stay together.
+    pub bindings: HashMap<RawFd, u32>,
     pub targets: Targets,
     /// Frames were left out since nobody needed them.
     pub paused: bool,
@@ -95,6 +130,7 @@ pub(crate) struct Core {
     state: Mutex<State>,
     stats: Mutex<Stats>,
     worker: Mutex<Option<Arc<Worker>>>,
+    ops: Mutex<Option<Arc<dyn V4l2Ops>>>,
     /// Pushes what comes out while no frame comes in.
     pusher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -107,6 +143,7 @@ impl Core {
             state: Mutex::default(),
             stats: Mutex::default(),
             worker: Mutex::default(),
+            ops: Mutex::default(),
             pusher: Mutex::default(),
         })
     }
@@ -181,6 +218,7 @@ impl Core {
         })?;
         *lock(&self.pusher) = Some(thread);
         *lock(&self.worker) = Some(worker);
+        *lock(&self.ops) = Some(ops);
         Ok(())
     }
 
@@ -237,9 +275,11 @@ impl Core {
         let wanted = caps::choose(&allowed, &worker.info().codecs, raw).ok_or_else(|| {
             gst::loggable_error!(self.cat(), "the device makes none of {allowed} from {}", info.format())
         })?;
+        let memory = state.caps().map_or(Memory::System, Memory::of);
         let only_rate = {
             let streaming = lock(&self.state);
             streaming.setup.is_some()
+                && streaming.memory == memory
                 && !streaming.restart
                 && streaming.wanted.as_ref() == Some(&wanted)
                 && streaming.info.as_ref().is_some_and(|old| same_but_rate(old, &info))
@@ -260,6 +300,7 @@ impl Core {
             let mut streaming = lock(&self.state);
             streaming.info = Some(info);
             streaming.wanted = Some(wanted);
+            (streaming.memory, streaming.copying) = (memory, false);
         }
         if !only_rate {
             self.set_up(obj, &worker).map_err(|()| gst::loggable_error!(self.cat(), "the device refuses"))?;
@@ -289,7 +330,7 @@ impl Core {
     pub fn caps(&self, obj: &gst_video::VideoEncoder, filter: Option<&gst::Caps>) -> gst::Caps {
         let caps = self.worker().map(|worker| {
             let downstream = obj.src_pad().allowed_caps();
-            caps::sink_caps(&worker.info().codecs, downstream.as_ref())
+            caps::sink_caps(self.kind, &worker.info().codecs, downstream.as_ref())
         });
         obj.proxy_getcaps(caps.as_ref(), filter)
     }
@@ -297,6 +338,7 @@ impl Core {
     /// A look at an event, before the base class has it.
     pub fn sink_event(&self, event: &gst::Event) {
         match event.view() {
+            gst::EventView::Caps(event) => lock(&self.state).announced = Memory::of(event.caps()),
             gst::EventView::FlushStart(_) => {
                 if let Some(worker) = self.worker() {
                     worker.interrupt();

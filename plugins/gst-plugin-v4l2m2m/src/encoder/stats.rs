@@ -15,6 +15,10 @@ pub(crate) struct Stats {
     pub frames_dropped: u64,
     /// Nobody needed them.
     pub frames_paused: u64,
+    /// Read where they were.
+    pub frames_imported: u64,
+    /// Copied once.
+    pub frames_copied: u64,
     pub bytes_out: u64,
     pub keyframes: u64,
     pub keyframes_requested: u64,
@@ -41,6 +45,8 @@ impl Stats {
             .field("frames-out", self.frames_out)
             .field("frames-dropped", self.frames_dropped)
             .field("frames-paused", self.frames_paused)
+            .field("frames-imported", self.frames_imported)
+            .field("frames-copied", self.frames_copied)
             .field("bytes-out", self.bytes_out)
             .field("keyframes", self.keyframes)
             .field("keyframes-requested", self.keyframes_requested)

@@ -16,6 +16,7 @@ use v4l2_m2m::picture::Source;
 use v4l2_m2m::worker::{Coded, Notice, Step, Want, Worker, WorkerError};
 
 use super::caps;
+use super::import::MOST_IMPORTED;
 use super::{Core, lock};
 
 /// Latency is reported in steps of this.
@@ -30,10 +31,15 @@ impl Core {
             (state.info.clone(), state.wanted.clone())
         };
         let (Some(info), Some(wanted)) = (info, wanted) else { return Err(()) };
+        let import = self.importing();
         let raw = caps::raw_format(info.format()).ok_or(())?;
         let mut config = Config::new(wanted.codec, raw, info.width(), info.height());
         settings.apply(&mut config);
         (config.bitrate, config.peak_bitrate) = self.bitrate();
+        if import {
+            // One for each buffer of upstream's pool; how many are in the device at once is another matter.
+            (config.memory, config.inputs) = (v4l2_m2m::ioctl::Memory::DmaBuf, MOST_IMPORTED);
+        }
         config.profiles = wanted.profiles;
         config.level = wanted.level;
         config.colorimetry = caps::colorimetry(&info.colorimetry());
@@ -56,6 +62,7 @@ impl Core {
                 drop(stats);
                 let mut state = lock(&self.state);
                 state.setup = Some(setup);
+                state.bindings.clear();
                 (state.restart, state.failed) = (false, false);
                 Ok(())
             }
@@ -125,7 +132,11 @@ impl Core {
         self.notices(obj, &worker);
         force |= std::mem::take(&mut lock(&self.state).paused);
         let (restart, missing) = {
-            let state = lock(&self.state);
+            let mut state = lock(&self.state);
+            if state.announced != state.memory {
+                (state.memory, state.copying) = (state.announced, false);
+                state.restart |= state.setup.is_some();
+            }
             (state.restart, state.setup.is_none())
         };
         if restart {
@@ -141,6 +152,12 @@ impl Core {
         if force {
             lock(&self.stats).keyframes_requested += 1;
         }
+        if self.importing()
+            && let Some(flow) = self.import(obj, &worker, &buffer, number, force)?
+        {
+            return Ok(flow);
+        }
+        lock(&self.stats).frames_copied += 1;
         let mut slot = loop {
             match worker.step(Want::Slot, self.patience()) {
                 Step::Slot(slot) => break slot,
@@ -222,13 +239,17 @@ impl Core {
         result
     }
 
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         // The device's thread notices first, and knows more.
         lock(&self.settings).device_timeout + Duration::from_millis(500)
     }
 
     /// What a wait ended with, when it was not what was waited for.
-    fn step(&self, obj: &gst_video::VideoEncoder, step: Step) -> Result<gst::FlowSuccess, gst::FlowError> {
+    pub(super) fn step(
+        &self,
+        obj: &gst_video::VideoEncoder,
+        step: Step,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         match step {
             Step::Coded(coded) => self.output(obj, coded),
             Step::Failed(error) => {
@@ -373,7 +394,7 @@ impl Core {
     }
 
     /// Posts a failure, once.
-    fn post(&self, obj: &gst_video::VideoEncoder, error: &WorkerError) {
+    pub(super) fn post(&self, obj: &gst_video::VideoEncoder, error: &WorkerError) {
         if std::mem::replace(&mut lock(&self.state).failed, true) {
             return;
         }

@@ -16,6 +16,7 @@ use v4l2_m2m::worker::WorkerError;
 
 use super::settings;
 use crate::encoder::{Core, Kind, Settings, lock};
+use crate::nvmm::{DMABUF, NVMM};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("jetsonv4l2enc", gst::DebugColorFlags::empty(), Some("Jetson's NVENC"))
@@ -27,6 +28,7 @@ static KIND: Kind = Kind {
     category: &CAT,
     codecs: &Codec::NVIDIA,
     raws: &RawFormat::NVIDIA,
+    features: &[NVMM, DMABUF],
     ops,
     refused,
     hint: |_| {

@@ -25,6 +25,7 @@ static KIND: Kind = Kind {
     category: &CAT,
     codecs: &Codec::ALL,
     raws: &RawFormat::ALL,
+    features: &[],
     ops: |_| Ok(crate::testing::ops()),
     refused,
     hint: |device| {

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Pictures that are in memory of the hardware already.
+#![allow(unsafe_code)] // What NVIDIA's elements map is a structure with a pointer.
+
+use std::os::fd::RawFd;
+
+use v4l2_m2m::surface::{self, Surface, SurfaceError};
+
+/// Caps feature of NVIDIA's elements.
+pub(crate) const NVMM: &str = "memory:NVMM";
+/// Caps feature of DMABufs.
+pub(crate) const DMABUF: &str = "memory:DMABuf";
+
+/// What a buffer with `memory:NVMM` describes.
+///
+/// # Errors
+/// Why it describes no picture of the hardware.
+pub(crate) fn nvmm(buffer: &gst::BufferRef) -> Result<Surface, SurfaceError> {
+    let map = buffer.map_readable().map_err(|_| SurfaceError::TooSmall(0))?;
+    // SAFETY: the caps say `memory:NVMM`, by which NVIDIA's elements promise that a mapped buffer is an NvBufSurface,
+    // which lives as long as the buffer.
+    unsafe { surface::describe(&map) }
+}
+
+/// The descriptor and size of a buffer that is one DMABuf from its first byte on.
+pub(crate) fn dmabuf(buffer: &gst::BufferRef) -> Option<(RawFd, u32)> {
+    if buffer.n_memory() != 1 {
+        return None;
+    }
+    let memory = buffer.peek_memory(0).downcast_memory_ref::<gst_allocators::DmaBufMemory>()?;
+    (memory.offset() == 0).then(|| (memory.fd(), u32::try_from(memory.maxsize()).unwrap_or(u32::MAX)))
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Pictures that are in memory of the hardware: `memory:NVMM` and DMABufs of NVIDIA's own without a copy, others by one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+mod jetson;
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use gst::prelude::*;
+use gst_allocators::prelude::*;
+use gst_video::{VideoFormat, VideoInfo};
+use jetson::*;
+use nv_v4l2_sim::format::Raw;
+use sim_codec::{Codec, Picture};
+
+/// A surface of the stand-in's, as a camera would hand it on.
+struct Surface {
+    address: usize,
+    fd: RawFd,
+    raw: Raw,
+    size: (u32, u32),
+    /// The same memory as GStreamer has DMABufs.
+    dmabuf: gst::Memory,
+}
+
+impl Surface {
+    fn new(raw: Raw, width: u32, height: u32) -> Self {
+        type New = unsafe extern "C" fn(u32, u32, u32, i32) -> *mut u8;
+        // SAFETY: the function's signature.
+        let address =
+            unsafe { library().get::<New>(b"nv_v4l2_sim_surface").unwrap()(width, height, raw.pixels(), 0) };
+        assert!(!address.is_null());
+        // SAFETY: the surface lives until it is dropped here.
+        let surface =
+            unsafe { v4l2_m2m::surface::describe(std::slice::from_raw_parts(address, 64)) }.unwrap();
+        // SAFETY: the surface has it open.
+        let fd = unsafe { BorrowedFd::borrow_raw(surface.fd) }.try_clone_to_owned().unwrap();
+        let dmabuf = dmabuf(fd, raw.layout(width, height).size);
+        Self { address: address as usize, fd: surface.fd, raw, size: (width, height), dmabuf }
+    }
+
+    fn draw(&self, picture: &Picture) {
+        let layout = self.raw.layout(self.size.0, self.size.1);
+        let mut memory = vec![0; layout.size];
+        layout.write(picture, &mut memory);
+        // SAFETY: the surface has it open.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) }.try_clone_to_owned().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&std::fs::File::from(fd), &memory, 0).unwrap();
+    }
+
+    /// What NVIDIA's elements hand on: a buffer that maps to the description.
+    fn nvmm(&self) -> gst::Buffer {
+        // SAFETY: the surface lives, and has so many bytes.
+        let header = unsafe { std::slice::from_raw_parts(self.address as *const u8, 64) };
+        gst::Buffer::from_slice(header.to_vec())
+    }
+
+    fn shared(&self) -> gst::Buffer {
+        let mut buffer = gst::Buffer::new();
+        buffer.get_mut().unwrap().append_memory(self.dmabuf.clone());
+        buffer
+    }
+}
+
+impl Drop for Surface {
+    fn drop(&mut self) {
+        type Free = unsafe extern "C" fn(*mut u8);
+        // SAFETY: the function's signature, and a surface that nobody uses any more.
+        unsafe { library().get::<Free>(b"nv_v4l2_sim_surface_free").unwrap()(self.address as *mut u8) };
+    }
+}
+
+fn dmabuf(fd: OwnedFd, size: usize) -> gst::Memory {
+    common::init();
+    let allocator = gst_allocators::DmaBufAllocator::new();
+    // SAFETY: the descriptor is the allocator's from now on.
+    unsafe { allocator.alloc_dmabuf(fd, size) }.unwrap()
+}
+
+fn caps(bench: &mut Bench, format: VideoFormat, feature: &str) {
+    bench.info = VideoInfo::builder(format, 322, 242).fps((30, 1)).build().unwrap();
+    let mut caps = bench.info.to_caps().unwrap();
+    caps.make_mut().set_features(0, Some(gst::CapsFeatures::new([feature])));
+    bench.harness.set_src_caps(caps);
+}
+
+/// A frame of a surface, and then its coded picture, so that the surface can be drawn to again.
+fn push(bench: &mut Bench, surface: &Surface, nvmm: bool) {
+    surface.draw(&bench.picture(bench.next));
+    let mut buffer = if nvmm { surface.nvmm() } else { surface.shared() };
+    bench.stamp(&mut buffer);
+    assert_eq!(bench.harness.push(buffer), Ok(gst::FlowSuccess::Ok), "{:?}", bench.error());
+    let wanted = u64::from(bench.next);
+    bench.until("the frame", |bench| bench.stat("frames-out") == wanted);
+}
+
+#[test]
+fn surfaces_go_in_without_a_copy() {
+    for (nvmm, feature) in [(true, "memory:NVMM"), (false, "memory:DMABuf")] {
+        for (raw, format) in [(Raw::Nv12, VideoFormat::Nv12), (Raw::Yuv420, VideoFormat::I420)] {
+            let surfaces: Vec<_> = (0..5).map(|_| Surface::new(raw, 322, 242)).collect();
+            let mut bench = bench("", H264, |element| element.set_property("bitrate", 4_000_000_u32));
+            caps(&mut bench, format, feature);
+            // In an order that is no circle: a descriptor keeps the buffer that it came with first.
+            for number in [0, 1, 2, 3, 4, 4, 2, 0, 3, 1, 0, 0] {
+                push(&mut bench, &surfaces[number], nvmm);
+            }
+            bench.eos();
+            let buffers = bench.pull();
+            assert_eq!(numbers(&buffers), (0..12).collect::<Vec<_>>(), "{feature} {format:?}");
+            bench.check_pictures(Codec::H264, &buffers, 28.0);
+            assert_eq!((bench.stat("frames-imported"), bench.stat("frames-copied")), (12, 0), "{feature}");
+        }
+    }
+}
+
+#[test]
+fn other_dmabufs_are_copied_once() {
+    let mut bench = bench("", H264, |_| ());
+    caps(&mut bench, VideoFormat::Nv12, "memory:DMABuf");
+    for _ in 0..6 {
+        let picture = bench.picture(bench.next);
+        let plain = buffer(&picture, &bench.info);
+        let data = plain.map_readable().unwrap();
+        // SAFETY: a string with a terminating zero, and a new descriptor.
+        let fd = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"foreign".as_ptr(), 0)) };
+        std::os::unix::fs::FileExt::write_all_at(&std::fs::File::from(fd.try_clone().unwrap()), &data, 0)
+            .unwrap();
+        let mut shared = gst::Buffer::new();
+        shared.get_mut().unwrap().append_memory(dmabuf(fd, data.len()));
+        bench.stamp(&mut shared);
+        assert_eq!(bench.harness.push(shared), Ok(gst::FlowSuccess::Ok), "{:?}", bench.error());
+    }
+    bench.eos();
+    let buffers = bench.pull();
+    assert_eq!(numbers(&buffers), (0..6).collect::<Vec<_>>());
+    bench.check_pictures(Codec::H264, &buffers, 28.0);
+    assert_eq!((bench.stat("frames-imported"), bench.stat("frames-copied")), (0, 6));
+}
+
+#[test]
+fn more_surfaces_than_the_device_has_buffers() {
+    let surfaces: Vec<_> = (0..40).map(|_| Surface::new(Raw::Nv12, 322, 242)).collect();
+    let mut bench = bench("latency=0", H264, |_| ());
+    caps(&mut bench, VideoFormat::Nv12, "memory:NVMM");
+    for surface in &surfaces {
+        push(&mut bench, surface, true);
+    }
+    bench.eos();
+    assert_eq!(numbers(&bench.pull()), (0..40).collect::<Vec<_>>());
+    // One for the other memory, one for want of buffers.
+    assert_eq!((bench.stat("restarts"), bench.stat("frames-imported")), (2, 40));
+}
+
+#[test]
+fn what_is_no_surface_is_an_error() {
+    let small = Surface::new(Raw::Nv12, 160, 120);
+    for (mut buffer, words) in [
+        (gst::Buffer::from_slice([0_u8; 8]), "no NvBufSurface"),
+        (gst::Buffer::from_slice([0_u8; 64]), "holds no picture"),
+        (small.nvmm(), "160x120"),
+    ] {
+        let mut bench = bench("", H264, |_| ());
+        caps(&mut bench, VideoFormat::Nv12, "memory:NVMM");
+        bench.stamp(&mut buffer);
+        assert!(bench.harness.push(buffer).is_err());
+        let error = bench.error().unwrap();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn from_one_memory_to_another() {
+    let surface = Surface::new(Raw::Nv12, 322, 242);
+    let mut bench = bench("", H264, |_| ());
+    bench.push(3);
+    caps(&mut bench, VideoFormat::Nv12, "memory:NVMM");
+    for _ in 0..3 {
+        push(&mut bench, &surface, true);
+    }
+    bench.format(VideoFormat::Nv12, 322, 242, 30);
+    bench.push(3);
+    bench.eos();
+    let buffers = bench.pull();
+    assert_eq!((numbers(&buffers), keys(&buffers)), ((0..9).collect(), vec![0, 3, 6]));
+    assert_eq!((bench.stat("frames-imported"), bench.stat("frames-copied")), (3, 6));
+}
