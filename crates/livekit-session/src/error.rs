@@ -190,13 +190,22 @@ impl Error {
             | Self::TlsCaFile { .. }
             | Self::Unauthorized { .. }
             | Self::ServerTooOld { .. } => true,
-            Self::Left { reason, .. } => matches!(
-                reason,
+            Self::Left { reason, can_reconnect } => match reason {
                 LeaveReason::DuplicateIdentity
-                    | LeaveReason::ParticipantRemoved
-                    | LeaveReason::RoomDeleted
-                    | LeaveReason::RoomClosed
-            ),
+                | LeaveReason::ParticipantRemoved
+                | LeaveReason::RoomDeleted
+                | LeaveReason::RoomClosed => true,
+                LeaveReason::Unknown => !can_reconnect,
+                // Nobody wants us gone: something broke, or goes on elsewhere. A server that shuts down says that we
+                // are to stay away, and is there again after its restart.
+                LeaveReason::ServerShutdown
+                | LeaveReason::StateMismatch
+                | LeaveReason::JoinFailure
+                | LeaveReason::Migration
+                | LeaveReason::SignalClose
+                | LeaveReason::ConnectionTimeout
+                | LeaveReason::MediaFailure => false,
+            },
             _ => false,
         }
     }
@@ -220,6 +229,34 @@ pub(crate) fn redact(url: &str) -> String {
                 Some(_) => "(unparsable URL with user information)".into(),
                 None => visible.chars().take(200).collect(),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_not_wanted_stays_away() {
+        use LeaveReason as R;
+        for can_reconnect in [false, true] {
+            let fatal = |reason| Error::Left { reason, can_reconnect }.is_fatal();
+            for wanted_gone in [R::DuplicateIdentity, R::ParticipantRemoved, R::RoomDeleted, R::RoomClosed] {
+                assert!(fatal(wanted_gone), "{wanted_gone:?}");
+            }
+            for broken in [
+                R::ServerShutdown,
+                R::StateMismatch,
+                R::JoinFailure,
+                R::Migration,
+                R::SignalClose,
+                R::ConnectionTimeout,
+                R::MediaFailure,
+            ] {
+                assert!(!fatal(broken), "{broken:?}");
+            }
+            assert_eq!(fatal(R::Unknown), !can_reconnect);
         }
     }
 }

@@ -170,7 +170,7 @@ impl Driver {
             if self.joined_once {
                 self.shared.status().offline(Instant::now());
             }
-            if error.is_fatal() || matches!(error, Error::Left { can_reconnect: false, .. }) {
+            if error.is_fatal() && !self.may_come_back(&error) {
                 break Some(error);
             }
             let own_wish = matches!(error, Error::AnotherCodec(_));
@@ -370,6 +370,16 @@ impl Driver {
                 tokio::spawn(engine.leave(Instant::now() + GOODBYE));
                 Stay::Over(error)
             }
+        }
+    }
+
+    /// Whether what is fatal otherwise is worth another attempt in this session: a file or an application that gave a
+    /// good token once can give one again when that has expired.
+    fn may_come_back(&self, error: &Error) -> bool {
+        let renews = matches!(self.config.credentials, Credentials::TokenFile(_) | Credentials::Provider(_));
+        match error {
+            Error::Unauthorized { .. } => self.joined_once && renews,
+            _ => false,
         }
     }
 

@@ -26,6 +26,12 @@ pub(crate) fn advice(error: &Error) -> String {
         Error::Left { reason: LeaveReason::DuplicateIdentity, .. } => {
             "give each participant an identity of its own"
         }
+        Error::Left { reason: LeaveReason::ParticipantRemoved, .. } => {
+            "somebody with the right to do so took it out; start the pipeline again to come back"
+        }
+        Error::Left { reason: LeaveReason::RoomDeleted | LeaveReason::RoomClosed, .. } => {
+            "start the pipeline again to make the room anew, if the server makes rooms by itself"
+        }
         _ => return sentence(&error.to_string()),
     };
     format!("{}: {hint}", sentence(&error.to_string()))

@@ -26,6 +26,23 @@ const MAX_DATA_PACKETS: usize = 1024;
 /// … and their bytes.
 const MAX_DATA_BYTES: usize = 4 * 1024 * 1024;
 
+/// Beyond so many events that wait, one that says the same as another, only newer, takes its place …
+const MAX_EVENTS: usize = 256;
+/// … and beyond so many, what nothing can take the place of is dropped.
+const MAX_OTHERS: usize = 4096;
+
+/// What an event is about: its kind, the track and the layer.
+type Topic = (std::mem::Discriminant<Event>, Option<TrackId>, Option<usize>);
+
+/// Events of one topic say what is so now; of those that wait the newest will do. `None` = each one counts.
+fn topic(event: &Event) -> Option<Topic> {
+    if matches!(event, Event::ParticipantJoined(_) | Event::ParticipantLeft(_) | Event::DataReceived(_)) {
+        return None;
+    }
+    let about = messages::about(event);
+    Some((std::mem::discriminant(event), about.map(|(track, _)| *track), about.and_then(|(_, layer)| layer)))
+}
+
 /// Events on their way from the session to a worker.
 #[derive(Default)]
 pub(crate) struct Inbox {
@@ -34,7 +51,7 @@ pub(crate) struct Inbox {
     busy: bool,
     /// Of these, data packets of others, and their bytes.
     data: (usize, usize),
-    /// Data packets that came faster than the application takes them.
+    /// Data packets, and comings and goings of others, that came faster than the application takes them.
     pub(crate) unheard: u64,
 }
 
@@ -48,6 +65,21 @@ impl Inbox {
                 return;
             }
             self.data = (packets + 1, bytes + data.payload.len());
+        } else if self.events.len() >= MAX_EVENTS {
+            // The application's handler hangs.
+            match topic(&event) {
+                Some(new) => {
+                    let same = |(of, old): &(u64, Event)| *of == generation && topic(old) == Some(new);
+                    if let Some(at) = self.events.iter().position(same) {
+                        self.events.remove(at);
+                    }
+                }
+                None if self.events.len() >= MAX_OTHERS => {
+                    self.unheard += 1;
+                    return;
+                }
+                None => {}
+            }
         }
         self.events.push_back((generation, event));
     }
@@ -304,5 +336,33 @@ mod tests {
         assert_eq!(inbox.data, (0, 0));
         (0..600).for_each(|_| inbox.take(1, packet(15_000)));
         assert!(inbox.events.len() * 15_000 <= MAX_DATA_BYTES && inbox.unheard > 300);
+    }
+
+    #[test]
+    fn a_handler_that_hangs_costs_bounded_memory_and_no_last_word() {
+        let mut inbox = Inbox::default();
+        let who =
+            || livekit_session::Participant { identity: "i".into(), sid: "s".into(), name: String::new() };
+        for n in 0..20_000u64 {
+            inbox.take(1, Event::BandwidthEstimate(n));
+            inbox.take(1, Event::StateChanged(livekit_session::ConnectionState::Reconnecting));
+            inbox.take(1, Event::ParticipantJoined(who()));
+        }
+        inbox.take(1, Event::StateChanged(livekit_session::ConnectionState::Failed));
+        inbox.take(1, Event::Disconnected(None));
+        assert!(inbox.events.len() <= MAX_OTHERS + 8, "{}", inbox.events.len());
+        assert!(inbox.unheard > 15_000);
+        let tail: Vec<_> = inbox.events.iter().rev().take(2).map(|(_, event)| event).collect();
+        assert!(matches!(
+            tail[..],
+            [Event::Disconnected(None), Event::StateChanged(livekit_session::ConnectionState::Failed)]
+        ));
+        let mut estimates = inbox.events.iter().filter_map(|(_, event)| match event {
+            Event::BandwidthEstimate(n) => Some(*n),
+            _ => None,
+        });
+        assert_eq!(estimates.next_back(), Some(19_999), "the newest is there");
+        inbox.take(2, Event::BandwidthEstimate(7));
+        assert!(inbox.events.iter().any(|(of, e)| *of == 1 && matches!(e, Event::BandwidthEstimate(19_999))));
     }
 }

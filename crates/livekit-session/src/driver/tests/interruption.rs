@@ -90,3 +90,52 @@ fn the_server_s_token_is_kept_through_attempts_that_fail() {
     b.wait_for("the return", published(2));
     assert_eq!(*b.script.tokens.lock().unwrap(), ["t", "fresh", "fresh", "fresh"]);
 }
+
+#[test]
+fn a_server_that_shuts_down_is_come_back_to() {
+    let left = Error::Left { reason: crate::error::LeaveReason::ServerShutdown, can_reconnect: false };
+    let b = bench("shutdown", None, vec![Join::LoseAfter(1, left), Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("publication", published(1));
+    let _ = track.write(idr());
+    b.wait_for("the return", published(2));
+}
+
+fn refused() -> Error {
+    Error::Unauthorized { status: 401, detail: "token is expired".into() }
+}
+
+/// A session with these credentials that joins, loses the room, is refused, and would be let in again.
+fn refused_later(name: &str, credentials: Credentials) -> Bench {
+    let url = format!("ws://{name}.invalid");
+    let script = script(&url);
+    let lost = Error::SignalClosed("eof".into());
+    *script.joins.lock().unwrap() =
+        vec![Join::LoseAfter(1, lost), Join::Fail(refused()), Join::Fail(refused()), Join::Stay].into();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let sink = events.clone();
+    let observer = move |event: Event| sink.lock().unwrap().push(event);
+    let session =
+        Session::start_with::<FakeEngine>(SessionConfig::new(url, credentials), Arc::new(observer)).unwrap();
+    let b = Bench { session, script, events };
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("publication", published(1));
+    let _ = track.write(idr());
+    // A dropped track would not be published again.
+    std::mem::forget(track);
+    b
+}
+
+#[test]
+fn an_expired_token_ends_the_session_only_where_there_is_no_other() {
+    let given = Arc::new(AtomicUsize::new(0));
+    let count = given.clone();
+    let provider = move || Ok(Secret::from(format!("token {}", count.fetch_add(1, Ordering::SeqCst))));
+    let b = refused_later("renewable", Credentials::Provider(Arc::new(provider)));
+    b.wait_for("the return", published(2));
+    let tokens = b.script.tokens.lock().unwrap().clone();
+    assert_eq!(tokens, ["token 0", "token 1", "token 2", "token 3"], "a new one for each attempt");
+
+    let b = refused_later("fixed", Credentials::Token("t".into()));
+    assert!(matches!(b.ended(), Some(Error::Unauthorized { .. })));
+}

@@ -784,6 +784,8 @@ impl MediaEngine for WebRtcEngine {
     }
 
     async fn leave(mut self, deadline: Instant) {
+        // It holds what closing needs.
+        self.resume = None;
         self.rtc.disconnect();
         // The last words of DTLS; nobody waits for an answer to them.
         if self.rtc.is_alive() {
