@@ -121,6 +121,9 @@ pub struct SessionConfig {
     /// How many attempts to connect may fail in a row before the session gives up; `None` (default) = for
     /// ever. `Some(0)` = the first failure is final.
     pub reconnect_attempts: Option<u32>,
+    /// Join again when somebody with the right to do so takes this participant out of the room. Default false: that
+    /// ends the session.
+    pub rejoin_when_removed: bool,
     /// Shortest time between two keyframe requests to the encoder of one track. Default 500 ms.
     pub keyframe_min_interval: Duration,
     /// How long the start of a track is put off for somebody to subscribe, after its first keyframe was sent
@@ -152,6 +155,7 @@ impl SessionConfig {
             ice_transport_policy: IceTransportPolicy::default(),
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: None,
+            rejoin_when_removed: false,
             keyframe_min_interval: Duration::from_millis(500),
             prime_hold: Duration::from_millis(500),
             max_queue_time: Duration::from_millis(300),

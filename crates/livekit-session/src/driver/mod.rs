@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use crate::backoff::Backoff;
 use crate::config::{Credentials, Secret, SessionConfig, TrackConfig};
 use crate::engine::MediaEngine;
-use crate::error::{Error, redact};
+use crate::error::{Error, LeaveReason, redact};
 use crate::event::{ConnectionState, Event, KeyframeReason, Observer, TrackId};
 use crate::frame::Frame;
 use crate::session::{Command, Shared, TrackShared};
@@ -379,6 +379,7 @@ impl Driver {
         let renews = matches!(self.config.credentials, Credentials::TokenFile(_) | Credentials::Provider(_));
         match error {
             Error::Unauthorized { .. } => self.joined_once && renews,
+            Error::Left { reason: LeaveReason::ParticipantRemoved, .. } => self.config.rejoin_when_removed,
             _ => false,
         }
     }

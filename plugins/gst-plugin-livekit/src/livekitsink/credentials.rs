@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use livekit_session::{Credentials, Description, Secret, SessionConfig, TokenProvider};
 
-use super::IceTransportPolicy;
 use super::settings::Settings;
+use super::{IceTransportPolicy, OnRemoved};
 
 /// What is missing or contradictory; the text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +123,7 @@ pub(crate) fn resolve(
     config.keyframe_min_interval = settings.keyframe_min_interval;
     config.max_queue_time = settings.max_queue_time;
     config.reconnect_attempts = u32::try_from(settings.reconnect_attempts).ok();
+    config.rejoin_when_removed = settings.on_removed == OnRemoved::Rejoin;
     config.user_agent = Some(concat!("livekitsink/", env!("CARGO_PKG_VERSION")).into());
     Ok((config, origin))
 }
@@ -243,7 +244,10 @@ mod tests {
         let found: Vec<_> = config.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(found, expected);
         assert_eq!(config.reconnect_attempts, Some(0));
+        assert!(!config.rejoin_when_removed);
+        settings.on_removed = OnRemoved::Rejoin;
         settings.reconnect_attempts = -1;
+        assert!(resolve(&settings, "me", None, none).unwrap().0.rejoin_when_removed);
         assert_eq!(resolve(&settings, "me", None, none).unwrap().0.reconnect_attempts, None);
         settings.attributes = "a, list=<1,2>".parse().ok();
         assert_eq!(missing(&settings, none), Missing::Attribute("list".into()));

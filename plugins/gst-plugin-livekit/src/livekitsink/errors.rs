@@ -27,7 +27,7 @@ pub(crate) fn advice(error: &Error) -> String {
             "give each participant an identity of its own"
         }
         Error::Left { reason: LeaveReason::ParticipantRemoved, .. } => {
-            "somebody with the right to do so took it out; start the pipeline again to come back"
+            "somebody with the right to do so took it out; with on-removed=rejoin it comes back by itself"
         }
         Error::Left { reason: LeaveReason::RoomDeleted | LeaveReason::RoomClosed, .. } => {
             "start the pipeline again to make the room anew, if the server makes rooms by itself"

@@ -142,6 +142,22 @@ pub enum IceTransportPolicy {
     Relay,
 }
 
+/// What happens when somebody takes the participant out of the room.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLiveKitOnRemoved")]
+#[non_exhaustive]
+pub enum OnRemoved {
+    /// An error.
+    #[default]
+    #[enum_value(name = "Post an error", nick = "error")]
+    Error,
+    /// The room is joined again.
+    #[enum_value(name = "Join the room again", nick = "rejoin")]
+    Rejoin,
+}
+
 /// How encoders are told which bitrate the network carries.
 ///
 /// Since: 0.1

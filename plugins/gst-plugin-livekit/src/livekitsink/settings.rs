@@ -8,7 +8,9 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
-use super::{AllowProfiles, BitrateFeedback, ConnectionState, GopCache, IceTransportPolicy, TrackSource};
+use super::{
+    AllowProfiles, BitrateFeedback, ConnectionState, GopCache, IceTransportPolicy, OnRemoved, TrackSource,
+};
 
 /// Default of `gop-cache-time`.
 const GOP_CACHE_TIME: Duration = Duration::from_secs(2);
@@ -124,6 +126,7 @@ pub(crate) struct Settings {
     pub connect_timeout: Duration,
     /// −1 = for ever.
     pub reconnect_attempts: i32,
+    pub on_removed: OnRemoved,
     pub keyframe_min_interval: Duration,
     pub max_queue_time: Duration,
     pub sync: bool,
@@ -153,6 +156,7 @@ impl Default for Settings {
             ice_transport_policy: IceTransportPolicy::default(),
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: -1,
+            on_removed: OnRemoved::default(),
             keyframe_min_interval: Duration::from_millis(500),
             max_queue_time: Duration::from_millis(300),
             sync: true,
@@ -184,6 +188,7 @@ impl Settings {
             "participant-name" => self.participant_name = string(value),
             "metadata" => self.metadata = string(value),
             "attributes" => self.attributes = value.get().ok().flatten(),
+            "on-removed" => self.on_removed = value.get().unwrap_or(self.on_removed),
             "ice-transport-policy" => {
                 self.ice_transport_policy = value.get().unwrap_or(self.ice_transport_policy);
             }
@@ -221,6 +226,7 @@ impl Settings {
             "participant-name" => self.participant_name.to_value(),
             "metadata" => self.metadata.to_value(),
             "attributes" => self.attributes.to_value(),
+            "on-removed" => self.on_removed.to_value(),
             "ice-transport-policy" => self.ice_transport_policy.to_value(),
             "connect-timeout" => nanos(self.connect_timeout).to_value(),
             "reconnect-attempts" => self.reconnect_attempts.to_value(),
@@ -422,6 +428,11 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .nick("Attributes")
             .blurb("Attributes of the participant (name=value); with a ready token its grant canUpdateOwnMetadata is needed")
             .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("on-removed", defaults.on_removed)
+            .nick("On removed")
+            .blurb("What happens when somebody takes the participant out of the room")
+            .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("ice-transport-policy", defaults.ice_transport_policy)
             .nick("ICE transport policy")
