@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """What README and docs show is what works: pipelines and programs run as they stand there, quotes and links are true."""
 
+import functools
 import os
 import re
 import shlex
@@ -238,13 +239,24 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
+@functools.cache
+def sources():
+    return [p for place in ("testing", "plugins", "crates") for p in (REPO / place).rglob("*") if p.suffix in (".py", ".rs")]
+
+
+def exists(test):
+    """Whether there is a test that a page calls file::name."""
+    file, name = test.split("::")
+    found = [p for p in sources() if p.as_posix().endswith("/" + file)]
+    return any(re.search(rf"^\s*(?:async )?(?:def|fn) {name}\(", p.read_text(), re.M) for p in found)
+
+
 def test_feature_table_names_tests_that_exist():
     """Each of our claims in the plugin's feature table names at least one test, and each of those is there."""
     readme = (REPO / "plugins" / "gst-plugin-livekit" / "README.md").read_text()
     section = readme.split("\n## Beside other publishers\n")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")][2:]
     assert len(rows) >= 40
-    sources = [p for place in ("testing", "plugins", "crates") for p in (REPO / place).rglob("*") if p.suffix in (".py", ".rs")]
     for feature, claim, proof, *_ in rows:
         named = re.findall(r"`([^`]+)`", proof)
         if claim.startswith("no"):
@@ -252,6 +264,14 @@ def test_feature_table_names_tests_that_exist():
             continue
         assert named or "not tested" in claim, f"{feature}: no test proves it"
         for test in named:
-            file, name = test.split("::")
-            found = [p for p in sources if p.as_posix().endswith("/" + file)]
-            assert any(re.search(rf"^\s*(?:async )?(?:def|fn) {name}\(", p.read_text(), re.M) for p in found), f"{feature}: {test} does not exist"
+            assert exists(test), f"{feature}: {test} does not exist"
+
+
+def test_fault_table_names_tests_that_exist():
+    readme = (REPO / "plugins" / "gst-plugin-livekit" / "README.md").read_text()
+    section = readme.split("\n## What happens when …\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")][2:]
+    assert len(rows) >= 15
+    for fault, *_, proof in rows:
+        named = re.findall(r"`([^`]+::[^`]+)`", proof)
+        assert named and all(exists(test) for test in named), f"{fault}: {proof}"
