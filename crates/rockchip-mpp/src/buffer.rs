@@ -105,6 +105,36 @@ impl Group {
         Ok(Buffer { mpp: self.0.mpp, raw, cachable: self.0.cachable, group: Some(self.clone()), fd: None })
     }
 
+    /// Allows `count` buffers of `size` bytes, and no others.
+    ///
+    /// # Errors
+    /// If the library refuses.
+    pub fn limit(&self, size: usize, count: u32) -> Result<(), Error> {
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        // SAFETY: the group is alive.
+        check("mpp_buffer_group_limit_config", unsafe {
+            (self.0.mpp.symbols().mpp_buffer_group_limit_config)(self.0.raw, size, count)
+        })
+    }
+
+    /// Frees the buffers that nobody uses; those in use are freed instead of coming back.
+    ///
+    /// # Errors
+    /// If the library refuses.
+    pub fn clear(&self) -> Result<(), Error> {
+        // SAFETY: the group is alive.
+        check("mpp_buffer_group_clear", unsafe { (self.0.mpp.symbols().mpp_buffer_group_clear)(self.0.raw) })
+    }
+
+    /// Whether the CPU's cache has to be told of the hardware's doings.
+    pub(crate) fn is_cachable(&self) -> bool {
+        self.0.cachable
+    }
+
+    pub(crate) fn raw(&self) -> MppBufferGroup {
+        self.0.raw
+    }
+
     /// Bytes that the group has allocated.
     pub fn usage(&self) -> usize {
         // SAFETY: the group is alive.

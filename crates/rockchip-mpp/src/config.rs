@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The encoder's configuration: values by name.
+//! Configurations of encoders and decoders: values by name.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_void};
 use std::fmt;
 use std::ptr;
 
-use rockchip_mpp_sys::{MppEncCfg, MppEncRefCfg, MppEncRefStFrmCfg, consts};
+use rockchip_mpp_sys::{MppDecCfg, MppEncCfg, MppEncRefCfg, MppEncRefStFrmCfg, consts};
 
 use crate::context::Mpp;
 use crate::error::{Code, Error, check};
@@ -210,5 +210,79 @@ impl Drop for References {
     fn drop(&mut self) {
         // SAFETY: freed once, here.
         unsafe { (self.mpp.symbols().mpp_enc_ref_cfg_deinit)(&mut self.raw) };
+    }
+}
+
+/// A decoder's configuration. Changes reach the decoder by [`Decoder::apply`](crate::Decoder::apply).
+#[derive(Debug)]
+pub struct DecoderConfig {
+    mpp: Mpp,
+    raw: MppDecCfg,
+}
+
+// SAFETY: a configuration has one owner, and the library no thread-local state.
+unsafe impl Send for DecoderConfig {}
+
+impl DecoderConfig {
+    pub(crate) fn new(mpp: Mpp) -> Result<Self, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the pointer is valid for writing.
+        check("mpp_dec_cfg_init", unsafe { (mpp.symbols().mpp_dec_cfg_init)(&mut raw) })?;
+        if raw.is_null() {
+            return Err(Error::Nothing { call: "mpp_dec_cfg_init" });
+        }
+        Ok(Self { mpp, raw })
+    }
+
+    fn set_raw(&mut self, key: &CStr, value: Value) -> Code {
+        let symbols = self.mpp.symbols();
+        let (cfg, name) = (self.raw, key.as_ptr());
+        // SAFETY: the configuration is alive; the name is copied or compared, not kept.
+        Code(unsafe {
+            match value {
+                Value::S32(value) => (symbols.mpp_dec_cfg_set_s32)(cfg, name, value),
+                Value::U32(value) => (symbols.mpp_dec_cfg_set_u32)(cfg, name, value),
+                Value::S64(value) => (symbols.mpp_dec_cfg_set_s64)(cfg, name, value),
+                Value::U64(value) => (symbols.mpp_dec_cfg_set_u64)(cfg, name, value),
+            }
+        })
+    }
+
+    /// Sets a value that every release knows.
+    ///
+    /// # Errors
+    /// If the library refuses it.
+    pub fn set(&mut self, key: &CStr, value: impl Into<Value>) -> Result<(), Error> {
+        let value = value.into();
+        match self.set_raw(key, value) {
+            Code(consts::MPP_OK) => Ok(()),
+            code => {
+                Err(Error::Config { key: key.to_string_lossy().into_owned(), value: value.to_string(), code })
+            }
+        }
+    }
+
+    /// Sets a value that some releases do not know; tells whether this one does.
+    pub fn set_optional(&mut self, key: &CStr, value: impl Into<Value>) -> bool {
+        self.set_raw(key, value.into()) == Code(consts::MPP_OK)
+    }
+
+    /// A value of the configuration, if the release knows the key.
+    pub fn get(&self, key: &CStr) -> Option<u32> {
+        let mut value = 0;
+        // SAFETY: the configuration is alive, the pointer valid for writing.
+        let code = unsafe { (self.mpp.symbols().mpp_dec_cfg_get_u32)(self.raw, key.as_ptr(), &mut value) };
+        (code == consts::MPP_OK).then_some(value)
+    }
+
+    pub(crate) fn as_argument(&self) -> *mut c_void {
+        self.raw.cast()
+    }
+}
+
+impl Drop for DecoderConfig {
+    fn drop(&mut self) {
+        // SAFETY: freed once, here.
+        unsafe { (self.mpp.symbols().mpp_dec_cfg_deinit)(self.raw) };
     }
 }

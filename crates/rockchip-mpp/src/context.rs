@@ -5,8 +5,11 @@
 use std::ffi::{OsStr, c_void};
 use std::ptr::{self, NonNull};
 
-use rockchip_mpp_sys::{Library, LoadError, MppApi, MppCtx, MppFrame, MppPacket, MppRet, Symbols, consts};
+use rockchip_mpp_sys::{
+    Library, LoadError, MppApi, MppCtx, MppFrame, MppPacket, MppRet, MppTask, Symbols, consts,
+};
 
+use crate::decoder::Decoder;
 use crate::encoder::{Encoder, InputMode};
 use crate::error::{Error, check};
 
@@ -118,7 +121,7 @@ pub enum Timeout {
 
 impl Timeout {
     /// The library reads four bytes where a header promises eight: the same number in a little-endian i64.
-    fn raw(self) -> i64 {
+    pub(crate) fn raw(self) -> i64 {
         match self {
             Self::Blocking => consts::MPP_POLL_BLOCK,
             Self::NonBlocking => consts::MPP_POLL_NON_BLOCK,
@@ -131,6 +134,11 @@ impl Timeout {
 /// The functions of a context that are used; none of them is missing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Api {
+    pub decode_put_packet: unsafe extern "C" fn(MppCtx, MppPacket) -> MppRet,
+    pub decode_get_frame: unsafe extern "C" fn(MppCtx, *mut MppFrame) -> MppRet,
+    pub poll: unsafe extern "C" fn(MppCtx, i32, i32) -> MppRet,
+    pub dequeue: unsafe extern "C" fn(MppCtx, i32, *mut MppTask) -> MppRet,
+    pub enqueue: unsafe extern "C" fn(MppCtx, i32, MppTask) -> MppRet,
     pub encode_put_frame: unsafe extern "C" fn(MppCtx, MppFrame) -> MppRet,
     pub encode_get_packet: unsafe extern "C" fn(MppCtx, *mut MppPacket) -> MppRet,
     pub reset: unsafe extern "C" fn(MppCtx) -> MppRet,
@@ -144,16 +152,27 @@ impl Api {
         if size < MppApi::USED_SIZE {
             return Err(Error::Api { size });
         }
-        let table = table.as_ptr();
         // SAFETY: the table has at least USED_SIZE bytes, the fields read here lie within.
-        let functions = unsafe {
-            ((*table).encode_put_frame, (*table).encode_get_packet, (*table).reset, (*table).control)
-        };
-        match functions {
-            (Some(encode_put_frame), Some(encode_get_packet), Some(reset), Some(control)) => {
-                Ok(Self { encode_put_frame, encode_get_packet, reset, control })
-            }
-            _ => Err(Error::Api { size }),
+        let functions = unsafe { Self::functions(table.as_ptr()) };
+        functions.ok_or(Error::Api { size })
+    }
+
+    /// # Safety
+    /// The table must have USED_SIZE bytes.
+    unsafe fn functions(table: *const MppApi) -> Option<Self> {
+        // SAFETY: as promised.
+        unsafe {
+            Some(Self {
+                decode_put_packet: (*table).decode_put_packet?,
+                decode_get_frame: (*table).decode_get_frame?,
+                poll: (*table).poll?,
+                dequeue: (*table).dequeue?,
+                enqueue: (*table).enqueue?,
+                encode_put_frame: (*table).encode_put_frame?,
+                encode_get_packet: (*table).encode_get_packet?,
+                reset: (*table).reset?,
+                control: (*table).control?,
+            })
         }
     }
 }
@@ -210,6 +229,7 @@ impl Drop for Handle {
 pub struct Context {
     handle: Handle,
     input: Timeout,
+    output: Timeout,
 }
 
 impl Context {
@@ -230,7 +250,11 @@ impl Context {
                 // SAFETY: just made, and not used by anybody else.
                 unsafe { (mpp.symbols().mpp_destroy)(ctx) };
             })?;
-        Ok(Self { handle: Handle { mpp, api, ctx, initialised: false }, input: Timeout::Blocking })
+        Ok(Self {
+            handle: Handle { mpp, api, ctx, initialised: false },
+            input: Timeout::Blocking,
+            output: Timeout::NonBlocking,
+        })
     }
 
     /// How long input waits. It decides the encoder's [`InputMode`].
@@ -247,8 +271,9 @@ impl Context {
     ///
     /// # Errors
     /// If the library refuses.
-    pub fn with_output_timeout(self, timeout: Timeout) -> Result<Self, Error> {
+    pub fn with_output_timeout(mut self, timeout: Timeout) -> Result<Self, Error> {
         self.set_timeout("MPP_SET_OUTPUT_TIMEOUT", consts::MPP_SET_OUTPUT_TIMEOUT, timeout)?;
+        self.output = timeout;
         Ok(self)
     }
 
@@ -276,6 +301,15 @@ impl Context {
         let mode =
             if self.input == Timeout::Blocking { InputMode::Synchronous } else { InputMode::Asynchronous };
         Ok(Encoder::new(self.handle, coding, mode))
+    }
+
+    /// Initialises it as a decoder. This is where missing hardware or permission shows.
+    ///
+    /// # Errors
+    /// If the library fails.
+    pub fn into_decoder(mut self, coding: Coding) -> Result<Decoder, Error> {
+        self.init(Direction::Decode, coding)?;
+        Ok(Decoder::new(self.handle, coding, self.output))
     }
 }
 

@@ -92,6 +92,15 @@ pub enum Error {
     /// The buffer cannot be mapped.
     #[error("the buffer cannot be mapped for the CPU")]
     Unmappable,
+    /// A packet without bytes, which to the library means the end of the stream.
+    #[error("an empty packet is only for the end of the stream")]
+    Empty,
+    /// A JPEG packet without a picture that can be decoded.
+    #[error("there is no JPEG picture in the packet, or one of no reasonable size (up to 8192x8192)")]
+    NoPicture,
+    /// The hardware still works on what was given up.
+    #[error("the hardware does not finish a picture")]
+    Stuck,
     /// The packet's bytes do not lie inside its memory.
     #[error("the library returned a packet of {length} bytes without memory")]
     Packet {

@@ -10,6 +10,8 @@
 //! * a context is reset before it is destroyed, and buffers outlive the frames, groups outlive the buffers;
 //! * descriptors that are imported are duplicated, because the library borrows them;
 //! * whether something came is judged by the pointer that the library wrote, as its return codes differ by release;
+//! * a decoder stands still at each new format until it has got memory: [`Decoder::get`] brings it;
+//! * a decoded picture may still be looked at by the decoder: a [`PictureBuffer`] can only be read;
 //! * keys of the configuration that a release does not know are remembered as not supported.
 //!
 //! ```no_run
@@ -44,16 +46,21 @@
 mod buffer;
 mod config;
 mod context;
+mod decoder;
 mod encoder;
 mod error;
 mod frame;
+mod jpeg;
 mod packet;
+mod picture;
 
 pub use buffer::{Buffer, Group, MapMut};
-pub use config::{EncoderConfig, Value};
+pub use config::{DecoderConfig, EncoderConfig, Value};
 pub use context::{Coding, Context, Direction, Mpp, Timeout};
+pub use decoder::{Decoded, Decoder, Put};
 pub use encoder::{Encoded, Encoder, HeaderMode, InputMode, PutError, SeiMode};
 pub use error::{Code, Error};
 pub use frame::{Colour, Frame, RoiRegion};
 pub use packet::Packet;
+pub use picture::{Fields, Format, Picture, PictureBuffer, PictureColour};
 pub use rockchip_mpp_sys as sys;

@@ -7,6 +7,7 @@ use std::ptr;
 
 use rockchip_mpp_sys::{MppFrame, MppMeta, MppPacket, consts};
 
+use crate::buffer::Buffer;
 use crate::context::Mpp;
 use crate::error::{Error, check};
 
@@ -166,6 +167,83 @@ impl<'a> ScratchPacket<'a> {
 impl Drop for ScratchPacket<'_> {
     fn drop(&mut self) {
         // SAFETY: freed once, here; the memory stays the caller's.
+        unsafe { (self.mpp.symbols().mpp_packet_deinit)(&mut self.raw) };
+    }
+}
+
+/// A packet for the decoder.
+#[derive(Debug)]
+pub(crate) struct InputPacket {
+    mpp: Mpp,
+    raw: MppPacket,
+    /// Its memory, if it is not the caller's.
+    _buffer: Option<Buffer>,
+}
+
+// SAFETY: a packet has one owner, and the library no thread-local state.
+unsafe impl Send for InputPacket {}
+
+impl InputPacket {
+    /// Around bytes of the caller's, who keeps them until the packet was put: the library copies them then.
+    pub fn borrowing(mpp: Mpp, data: &[u8], pts: i64) -> Result<Self, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the library only reads what a packet for a decoder describes.
+        check("mpp_packet_init", unsafe {
+            (mpp.symbols().mpp_packet_init)(&mut raw, data.as_ptr().cast_mut().cast(), data.len())
+        })?;
+        Self::made(mpp, raw, None, data.len(), pts)
+    }
+
+    /// The first `length` bytes of a buffer.
+    pub fn owning(mpp: Mpp, buffer: Buffer, length: usize, pts: i64) -> Result<Self, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the buffer is alive; the packet takes a reference of its own.
+        check("mpp_packet_init_with_buffer", unsafe {
+            (mpp.symbols().mpp_packet_init_with_buffer)(&mut raw, buffer.raw())
+        })?;
+        Self::made(mpp, raw, Some(buffer), length, pts)
+    }
+
+    fn made(
+        mpp: Mpp,
+        raw: MppPacket,
+        buffer: Option<Buffer>,
+        length: usize,
+        pts: i64,
+    ) -> Result<Self, Error> {
+        if raw.is_null() {
+            return Err(Error::Nothing { call: "mpp_packet_init" });
+        }
+        // SAFETY: the packet is alive.
+        unsafe {
+            (mpp.symbols().mpp_packet_set_length)(raw, length);
+            (mpp.symbols().mpp_packet_set_pts)(raw, pts);
+        }
+        Ok(Self { mpp, raw, _buffer: buffer })
+    }
+
+    /// Nothing follows.
+    pub fn mark_end(&self) -> Result<(), Error> {
+        // SAFETY: the packet is alive.
+        check("mpp_packet_set_eos", unsafe { (self.mpp.symbols().mpp_packet_set_eos)(self.raw) })
+    }
+
+    /// No picture, but what is needed to decode those that follow.
+    pub fn mark_codec_data(&self) -> Result<(), Error> {
+        // SAFETY: the packet is alive.
+        check("mpp_packet_set_extra_data", unsafe {
+            (self.mpp.symbols().mpp_packet_set_extra_data)(self.raw)
+        })
+    }
+
+    pub fn raw(&self) -> MppPacket {
+        self.raw
+    }
+}
+
+impl Drop for InputPacket {
+    fn drop(&mut self) {
+        // SAFETY: freed once, here; the memory stays its owner's.
         unsafe { (self.mpp.symbols().mpp_packet_deinit)(&mut self.raw) };
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn node_exists() -> bool {
 
 /// Which of the things that are needed is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
+enum Missing {
     Library,
     Device,
     Permission,
@@ -29,13 +29,24 @@ pub(crate) enum Missing {
 
 /// What to tell the user.
 #[derive(Debug)]
-pub(crate) struct Explanation {
-    pub missing: Missing,
-    pub text: String,
+struct Explanation {
+    missing: Missing,
+    text: String,
 }
 
-/// Says why the encoder could not be opened and what to do.
-pub(crate) fn explain(error: &Error) -> Explanation {
+/// What to post when the hardware could not be opened.
+pub(crate) fn message(error: &Error) -> gst::ErrorMessage {
+    let Explanation { missing, text } = explain(error);
+    match missing {
+        Missing::Library => gst::error_msg!(gst::LibraryError::Init, ("{text}")),
+        Missing::Device => gst::error_msg!(gst::ResourceError::NotFound, ("{text}")),
+        Missing::Permission => gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{text}")),
+        Missing::Unknown => gst::error_msg!(gst::ResourceError::Failed, ("{text}")),
+    }
+}
+
+/// Says why the hardware could not be opened and what to do.
+fn explain(error: &Error) -> Explanation {
     explain_with(error, Path::new(NODE), Path::new(HEAPS))
 }
 
@@ -72,7 +83,7 @@ fn explain_with(error: &Error, node: &Path, heaps: &Path) -> Explanation {
                 Explanation {
                     missing: Missing::Unknown,
                     text: format!(
-                        "MPP could not open the encoder ({error}), although {} can be opened. Its own log says why: \
+                        "MPP could not open the video hardware ({error}), although {} can be opened. Its own log says why: \
                          run with mpp_syslog_perror=1 in the environment. A library that is older than the SoC does this.",
                         node.display()
                     ),

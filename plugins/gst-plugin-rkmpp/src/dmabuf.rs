@@ -4,6 +4,11 @@
 #![allow(unsafe_code)] // GStreamer tells descriptors as plain numbers.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gst_allocators::prelude::*;
+use rockchip_mpp::PictureBuffer;
 
 /// A buffer's only memory, if it is a dma-buf from its first byte on.
 pub(crate) struct DmaBuf<'a> {
@@ -32,4 +37,60 @@ pub(crate) fn of(buffer: &gst::BufferRef) -> Result<DmaBuf<'_>, Option<&'static 
     // SAFETY: the memory keeps its descriptor open while it lives, and is borrowed for as long as this.
     let fd = unsafe { BorrowedFd::borrow_raw(memory.fd()) };
     Ok(DmaBuf { fd, size: memory.maxsize() })
+}
+
+/// Counts pictures that are in somebody's hands.
+pub(crate) type Held = Arc<AtomicUsize>;
+
+/// What a memory keeps alive: without it the decoder would write the next picture there.
+struct Keeper {
+    _picture: PictureBuffer,
+    held: Held,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+unsafe extern "C" fn drop_keeper(keeper: gst::glib::ffi::gpointer) {
+    // SAFETY: GStreamer hands back what `wrap` gave it, once.
+    drop(unsafe { Box::from_raw(keeper.cast::<Keeper>()) });
+}
+
+/// The first `size` bytes of a decoded picture as a dma-buf's memory, without a copy. It is read-only: the hardware still
+/// refers to it. The picture goes back to the decoder with the memory.
+///
+/// # Errors
+/// What failed.
+pub(crate) fn wrap(
+    allocator: &gst_allocators::DmaBufAllocator,
+    picture: PictureBuffer,
+    size: usize,
+    held: &Held,
+) -> Result<gst::Memory, String> {
+    let fd = picture.export().map_err(|error| error.to_string())?;
+    let whole = picture.size();
+    if size > whole {
+        return Err(format!("a picture of {size} bytes in a buffer of {whole}"));
+    }
+    // SAFETY: the descriptor is the memory's from now on, and refers to as many bytes.
+    let mut memory = unsafe { allocator.alloc_dmabuf(fd, whole) }.map_err(|error| error.to_string())?;
+    memory.get_mut().ok_or("the new memory is somebody else's")?.resize(..size);
+    held.fetch_add(1, Ordering::AcqRel);
+    let keeper = Box::new(Keeper { _picture: picture, held: held.clone() });
+    let object: *mut gst::ffi::GstMemory = memory.as_mut_ptr();
+    // SAFETY: the memory is new and nobody else's. The keeper is its own from now on, and dropped with it, by whichever
+    // thread: it is Send.
+    unsafe {
+        (*object).mini_object.flags |= gst::ffi::GST_MEMORY_FLAG_READONLY;
+        gst::ffi::gst_mini_object_set_qdata(
+            object.cast(),
+            gst::glib::translate::IntoGlib::into_glib(gst::glib::Quark::from_str("rkmppdec-picture")),
+            Box::into_raw(keeper).cast(),
+            Some(drop_keeper),
+        );
+    }
+    Ok(memory)
 }

@@ -4,11 +4,13 @@
 // If a copy of the MPL was not distributed with this file, You can obtain one at
 // <https://mozilla.org/MPL/2.0/>.
 
-//! GStreamer element for the video encoders of Rockchip SoCs: [`rkmppenc`].
-#![deny(unsafe_code)] // But for the one line in `dmabuf`.
+//! GStreamer elements for the video hardware of Rockchip SoCs: [`rkmppenc`], [`rkmppdec`].
+#![deny(unsafe_code)] // But for `dmabuf`.
 
 mod device;
 mod dmabuf;
+mod extra;
+pub mod rkmppdec;
 pub mod rkmppenc;
 
 pub use plugin::plugin_register_static;
@@ -19,7 +21,8 @@ mod plugin {
     use gst::glib;
 
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-        crate::rkmppenc::register(plugin)
+        crate::rkmppenc::register(plugin)?;
+        crate::rkmppdec::register(plugin)
     }
 
     gst::plugin_define!(

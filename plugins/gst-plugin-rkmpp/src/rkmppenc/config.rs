@@ -2,11 +2,9 @@
 
 //! From properties and caps to MPP's configuration.
 
-use std::ffi::CString;
-
 use gst_video::{VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoInfo, VideoTransferFunction};
 use rockchip_mpp::sys::consts;
-use rockchip_mpp::{Colour, EncoderConfig, Error, Value};
+use rockchip_mpp::{Colour, EncoderConfig, Error};
 
 use super::codec::{Choice, Codec};
 use super::layout::{Format, Layout};
@@ -239,35 +237,6 @@ pub(crate) fn set_layout(config: &mut EncoderConfig, format: &Format, layout: &L
     config.set(c"prep:format", format.mpp)?;
     config.set(c"prep:hor_stride", layout.hor_stride as i32)?;
     config.set(c"prep:ver_stride", layout.ver_stride as i32)
-}
-
-/// Sets the user's own keys.
-///
-/// Returns what was not taken, and why.
-pub(crate) fn set_extra(config: &mut EncoderConfig, extra: &gst::StructureRef) -> Vec<String> {
-    let mut refused = Vec::new();
-    for (name, value) in extra.iter() {
-        let number = if let Ok(value) = value.get::<i32>() {
-            Some(Value::S32(value))
-        } else if let Ok(value) = value.get::<u32>() {
-            Some(Value::U32(value))
-        } else if let Ok(value) = value.get::<i64>() {
-            Some(Value::S64(value))
-        } else if let Ok(value) = value.get::<u64>() {
-            Some(Value::U64(value))
-        } else {
-            value.get::<bool>().ok().map(|value| Value::S32(value.into()))
-        };
-        match (CString::new(name.as_str()), number) {
-            (Ok(key), Some(number)) => {
-                if let Err(error) = config.set(&key, number) {
-                    refused.push(error.to_string());
-                }
-            }
-            _ => refused.push(format!("{name} is no number but {}", value.type_())),
-        }
-    }
-    refused
 }
 
 /// The colour description, always complete: with some fields unspecified H.265 loses the range.

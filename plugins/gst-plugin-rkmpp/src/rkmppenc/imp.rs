@@ -23,7 +23,7 @@ use super::layout::{self, Format, Layout};
 use super::settings::{self, Settings};
 use super::targets::{EVENT, Targets, Wish};
 use super::{HeaderMode, Rotation, bitstream};
-use crate::device::{self, Missing};
+use crate::device;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("rkmppenc", gst::DebugColorFlags::empty(), Some("Rockchip MPP encoder"))
@@ -348,18 +348,7 @@ impl RkMppEnc {
                 Ok(())
             }
             Err(error) => {
-                let explanation = device::explain(&error);
-                let text = explanation.text;
-                match explanation.missing {
-                    Missing::Library => gst::element_imp_error!(self, gst::LibraryError::Init, ("{text}")),
-                    Missing::Device => {
-                        gst::element_imp_error!(self, gst::ResourceError::NotFound, ("{text}"))
-                    }
-                    Missing::Permission => {
-                        gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ("{text}"));
-                    }
-                    Missing::Unknown => gst::element_imp_error!(self, gst::ResourceError::Failed, ("{text}")),
-                }
+                self.post_error_message(device::message(&error));
                 Err(gst::StateChangeError)
             }
         }
@@ -396,7 +385,7 @@ impl RkMppEnc {
         config::configure(config, settings, choice, level, live, info)?;
         config::set_layout(config, format, layout)?;
         if let Some(extra) = &settings.extra_config {
-            for refused in config::set_extra(config, extra) {
+            for refused in crate::extra::set(extra, |key, value| config.set(key, value)) {
                 gst::element_imp_warning!(
                     self,
                     gst::LibraryError::Settings,

@@ -25,7 +25,8 @@ pub fn simulator() -> PathBuf {
 }
 
 /// What the simulator counts.
-const OBJECTS: [&str; 7] = ["contexts", "frames", "packets", "buffers", "groups", "enc_cfgs", "ref_cfgs"];
+const OBJECTS: [&str; 8] =
+    ["contexts", "frames", "packets", "buffers", "groups", "enc_cfgs", "dec_cfgs", "ref_cfgs"];
 
 /// The simulator, for one test at a time: its options hold for the whole process.
 pub struct Simulator {
@@ -104,6 +105,11 @@ pub fn enc(properties: &str) -> String {
     format!("rkmppenc name=enc library-path={} {properties}", simulator().display())
 }
 
+/// `rkmppdec` with the simulator.
+pub fn dec(properties: &str) -> String {
+    format!("rkmppdec name=dec library-path={} {properties}", simulator().display())
+}
+
 impl Running {
     pub fn new(launch: &str) -> Self {
         let pipeline = gst::parse::launch(launch).unwrap().downcast::<gst::Pipeline>().unwrap();
@@ -130,7 +136,7 @@ impl Running {
     }
 
     pub fn stats(&self) -> gst::Structure {
-        self.element("enc").property("stats")
+        self.pipeline.by_name("dec").unwrap_or_else(|| self.element("enc")).property("stats")
     }
 
     pub fn play(&self) {
@@ -139,6 +145,11 @@ impl Running {
 
     pub fn buffers(&self) -> usize {
         self.collected.lock().unwrap().0.len()
+    }
+
+    /// Time of a buffer that came.
+    pub fn pts(&self, index: usize) -> Option<gst::ClockTime> {
+        self.collected.lock().unwrap().0[index].pts()
     }
 
     pub fn wait_for(&self, buffers: usize) {

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The property `extra-config`: keys of MPP's configuration.
+
+use std::ffi::{CStr, CString};
+
+use rockchip_mpp::{Error, Value};
+
+/// Sets the user's own keys.
+///
+/// Returns what was not taken, and why.
+pub(crate) fn set(
+    extra: &gst::StructureRef,
+    mut set: impl FnMut(&CStr, Value) -> Result<(), Error>,
+) -> Vec<String> {
+    let mut refused = Vec::new();
+    for (name, value) in extra.iter() {
+        let number = if let Ok(value) = value.get::<i32>() {
+            Some(Value::S32(value))
+        } else if let Ok(value) = value.get::<u32>() {
+            Some(Value::U32(value))
+        } else if let Ok(value) = value.get::<i64>() {
+            Some(Value::S64(value))
+        } else if let Ok(value) = value.get::<u64>() {
+            Some(Value::U64(value))
+        } else {
+            value.get::<bool>().ok().map(|value| Value::S32(value.into()))
+        };
+        match (CString::new(name.as_str()), number) {
+            (Ok(key), Some(number)) => {
+                if let Err(error) = set(&key, number) {
+                    refused.push(error.to_string());
+                }
+            }
+            _ => refused.push(format!("{name} is no number but {}", value.type_())),
+        }
+    }
+    refused
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! From MPP's description of a picture to caps.
+
+use gst_video::{
+    VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoFormat, VideoInfo,
+    VideoTransferFunction,
+};
+use rockchip_mpp::sys::consts;
+use rockchip_mpp::sys::{MppFrameContentLightMetadata, MppFrameMasteringDisplayMetadata};
+use rockchip_mpp::{Format, Picture, PictureColour};
+
+pub(crate) const DMABUF: &str = "memory:DMABuf";
+
+/// What downstream has to know; a change means new caps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub format: Format,
+    colour: PictureColour,
+    mastering: Option<MppFrameMasteringDisplayMetadata>,
+    light: Option<MppFrameContentLightMetadata>,
+}
+
+impl Description {
+    pub fn of(picture: &Picture) -> Self {
+        Self {
+            format: picture.format(),
+            colour: picture.colour(),
+            mastering: picture.mastering_display(),
+            light: picture.content_light(),
+        }
+    }
+}
+
+/// How samples lie in planes: always one of luma and one of both colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pixels {
+    /// GStreamer's own name; old releases may not have it.
+    pub name: &'static str,
+    /// What it can be unpacked to by the CPU.
+    pub unpacked: Option<VideoFormat>,
+    /// Bits of a sample.
+    pub depth: usize,
+    /// log2 of luma samples for each of colour, across and down.
+    pub subsampling: (u32, u32),
+}
+
+impl Pixels {
+    pub fn of(format: &Format) -> Option<Self> {
+        let (name, unpacked, depth, subsampling) = match format.pixels() {
+            consts::MPP_FMT_YUV420SP => ("NV12", None, 8, (1, 1)),
+            consts::MPP_FMT_YUV422SP => ("NV16", None, 8, (1, 0)),
+            consts::MPP_FMT_YUV444SP => ("NV24", None, 8, (0, 0)),
+            consts::MPP_FMT_YUV420SP_10BIT => ("NV12_10LE40", Some(VideoFormat::P01010le), 10, (1, 1)),
+            consts::MPP_FMT_YUV422SP_10BIT => ("NV16_10LE40", Some(VideoFormat::I42210le), 10, (1, 0)),
+            _ => return None,
+        };
+        Some(Self { name, unpacked, depth, subsampling })
+    }
+
+    /// GStreamer's format, if this GStreamer has it.
+    pub fn native(&self) -> Option<VideoFormat> {
+        let format = VideoFormat::from_string(self.name);
+        (format != VideoFormat::Unknown).then_some(format)
+    }
+}
+
+/// Offsets and strides of the two planes, and bytes of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Planes {
+    pub offsets: [usize; 2],
+    pub strides: [usize; 2],
+    pub size: usize,
+}
+
+impl Planes {
+    /// `None` if the numbers make no sense.
+    pub fn of(format: &Format, pixels: &Pixels) -> Option<Self> {
+        let stride = format.hor_stride as usize;
+        let lines = format.ver_stride as usize;
+        let (width, height) = (
+            format.width as usize + format.offset_x as usize,
+            format.height as usize + format.offset_y as usize,
+        );
+        if width == 0 || height == 0 || stride < (width * pixels.depth).div_ceil(8) || lines < height {
+            return None;
+        }
+        // NV24's second plane has two samples for each pixel.
+        let chroma_stride = if pixels.subsampling.0 == 0 { stride * 2 } else { stride };
+        let luma = stride.checked_mul(lines)?;
+        let chroma = chroma_stride.checked_mul(lines.div_ceil(1 << pixels.subsampling.1))?;
+        Some(Self { offsets: [0, luma], strides: [stride, chroma_stride], size: luma.checked_add(chroma)? })
+    }
+}
+
+/// What the pad can have.
+pub(crate) fn src_caps() -> gst::Caps {
+    let formats = ["NV12", "NV16", "NV24", "NV12_10LE40", "NV16_10LE40"];
+    let known = |formats: &[&'static str]| {
+        gst::List::new(
+            formats.iter().copied().filter(|name| VideoFormat::from_string(name) != VideoFormat::Unknown),
+        )
+    };
+    let fields = |formats| {
+        gst::Structure::builder("video/x-raw")
+            .field("format", known(formats))
+            .field("width", gst::IntRange::new(1, i32::MAX))
+            .field("height", gst::IntRange::new(1, i32::MAX))
+            .field(
+                "framerate",
+                gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1)),
+            )
+            .build()
+    };
+    let plain = [&formats[..], &["P010_10LE", "I422_10LE"]].concat();
+    let mut caps = gst::Caps::new_empty();
+    {
+        let caps = caps.make_mut();
+        caps.append_structure_full(fields(&formats), Some(gst::CapsFeatures::new([DMABUF])));
+        caps.append_structure(fields(&plain));
+    }
+    caps
+}
+
+/// What is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub format: VideoFormat,
+    /// Caps with `memory:DMABuf`.
+    pub dmabuf: bool,
+    /// By the CPU.
+    pub unpack: bool,
+}
+
+/// Chooses from what downstream takes: dma-bufs if it names them, else plain memory, unpacked only if it has to be.
+pub(crate) fn choose(peer: &gst::Caps, pixels: &Pixels, format: &Format, dmabuf: bool) -> Option<Choice> {
+    let native = pixels.native();
+    let candidates = [
+        // Who takes anything does not know what to do with a dma-buf.
+        native.filter(|_| dmabuf && !peer.is_any()).map(|format| Choice {
+            format,
+            dmabuf: true,
+            unpack: false,
+        }),
+        native.map(|format| Choice { format, dmabuf: false, unpack: false }),
+        pixels.unpacked.map(|format| Choice { format, dmabuf: false, unpack: true }),
+    ];
+    candidates.into_iter().flatten().find(|choice| {
+        let structure = gst::Structure::builder("video/x-raw")
+            .field("format", choice.format.to_str())
+            .field("width", format.width as i32)
+            .field("height", format.height as i32)
+            .build();
+        let mut caps = gst::Caps::new_empty();
+        let features = choice.dmabuf.then(|| gst::CapsFeatures::new([DMABUF]));
+        caps.make_mut().append_structure_full(structure, features);
+        caps.can_intersect(peer)
+    })
+}
+
+/// Caps and their `VideoInfo`. `input` is what the parser says of the stream.
+pub(crate) fn caps(
+    choice: &Choice,
+    description: &Description,
+    input: &gst::StructureRef,
+) -> Result<(gst::Caps, VideoInfo), gst::glib::BoolError> {
+    let fraction = |name| input.get::<gst::Fraction>(name).ok();
+    let mut builder = VideoInfo::builder(choice.format, description.format.width, description.format.height)
+        .fps(fraction("framerate").unwrap_or(gst::Fraction::new(0, 1)))
+        .par(fraction("pixel-aspect-ratio").unwrap_or(gst::Fraction::new(1, 1)));
+    let mode = input.get::<&str>("interlace-mode").ok();
+    if let Some(mode) = mode.map(gst_video::VideoInterlaceMode::from_string) {
+        builder = builder.interlace_mode(mode);
+    }
+    let said = input.get::<&str>("colorimetry").ok().and_then(|text| text.parse().ok());
+    let colorimetry = colorimetry(&description.colour, said);
+    if let Some(colorimetry) = &colorimetry {
+        builder = builder.colorimetry(colorimetry);
+    }
+    let info = builder.build()?;
+    let mut caps = info.to_caps()?;
+    {
+        let caps = caps.make_mut();
+        if choice.dmabuf {
+            caps.set_features(0, Some(gst::CapsFeatures::new([DMABUF])));
+        }
+        if let Some(mastering) = &description.mastering {
+            caps.set("mastering-display-info", mastering_display(mastering));
+        }
+        if let Some(light) = &description.light {
+            caps.set("content-light-level", format!("{}:{}", light.max_cll, light.max_fall));
+        }
+    }
+    Ok((caps, info))
+}
+
+/// GStreamer's text for it: red, green, blue, white, most and least light. H.265 begins with green.
+fn mastering_display(mastering: &MppFrameMasteringDisplayMetadata) -> String {
+    let [green, blue, red] = mastering.display_primaries;
+    let mut text = String::new();
+    for [x, y] in [red, green, blue, mastering.white_point] {
+        text.push_str(&format!("{x}:{y}:"));
+    }
+    text + &format!("{}:{}", mastering.max_luminance, mastering.min_luminance)
+}
+
+/// What the decoder read in the stream, completed by what the caps `said`. `None` if neither says anything.
+fn colorimetry(colour: &PictureColour, said: Option<VideoColorimetry>) -> Option<VideoColorimetry> {
+    let told = colour.full_range.is_some()
+        || [colour.primaries, colour.transfer, colour.matrix].iter().any(|&code| code > 0 && code != 2);
+    if !told {
+        return said;
+    }
+    let range = match colour.full_range {
+        Some(true) => VideoColorRange::Range0_255,
+        Some(false) => VideoColorRange::Range16_235,
+        None => said.as_ref().map_or(VideoColorRange::Range16_235, VideoColorimetry::range),
+    };
+    let matrix = match colour.matrix {
+        0 => VideoColorMatrix::Rgb,
+        1 => VideoColorMatrix::Bt709,
+        4 => VideoColorMatrix::Fcc,
+        5 | 6 => VideoColorMatrix::Bt601,
+        7 => VideoColorMatrix::Smpte240m,
+        9 => VideoColorMatrix::Bt2020,
+        _ => said.as_ref().map_or(VideoColorMatrix::Unknown, VideoColorimetry::matrix),
+    };
+    let transfer = match colour.transfer {
+        1 => VideoTransferFunction::Bt709,
+        6 => newer(16, VideoTransferFunction::Bt709),
+        4 => VideoTransferFunction::Gamma22,
+        5 => VideoTransferFunction::Gamma28,
+        7 => VideoTransferFunction::Smpte240m,
+        8 => VideoTransferFunction::Gamma10,
+        9 => VideoTransferFunction::Log100,
+        10 => VideoTransferFunction::Log316,
+        13 => VideoTransferFunction::Srgb,
+        14 => newer(13, VideoTransferFunction::Bt709),
+        15 => VideoTransferFunction::Bt202012,
+        16 => newer(14, VideoTransferFunction::Unknown),
+        18 => newer(15, VideoTransferFunction::Unknown),
+        _ => said.as_ref().map_or(VideoTransferFunction::Unknown, VideoColorimetry::transfer),
+    };
+    let primaries = match colour.primaries {
+        1 => VideoColorPrimaries::Bt709,
+        4 => VideoColorPrimaries::Bt470m,
+        5 => VideoColorPrimaries::Bt470bg,
+        6 => VideoColorPrimaries::Smpte170m,
+        7 => VideoColorPrimaries::Smpte240m,
+        8 => VideoColorPrimaries::Film,
+        9 => VideoColorPrimaries::Bt2020,
+        _ => said.as_ref().map_or(VideoColorPrimaries::Unknown, VideoColorimetry::primaries),
+    };
+    Some(VideoColorimetry::new(range, matrix, transfer, primaries))
+}
+
+/// A transfer function that GStreamer has from 1.18 on, by its number: BT.2020 with 10 bits is 13, SMPTE 2084 14, ARIB
+/// STD-B67 15, BT.601 16.
+fn newer(number: i32, older: VideoTransferFunction) -> VideoTransferFunction {
+    let (major, minor, ..) = gst::version();
+    if (major, minor) >= (1, 18) { VideoTransferFunction::__Unknown(number) } else { older }
+}
