@@ -104,9 +104,6 @@ impl Flow {
     pub fn set_flushing(&self, flushing: bool) {
         let mut inner = lock(&self.inner);
         inner.flushing = flushing;
-        if !flushing {
-            inner.result = Ok(gst::FlowSuccess::Ok);
-        }
         drop(inner);
         self.changed.notify_all();
     }
@@ -166,6 +163,11 @@ impl Flow {
         if inner.result.is_ok() {
             inner.result = result;
         }
+    }
+
+    /// What downstream said is over.
+    pub fn clear_result(&self) {
+        lock(&self.inner).result = Ok(gst::FlowSuccess::Ok);
     }
 
     pub fn result(&self) -> Result<gst::FlowSuccess, gst::FlowError> {

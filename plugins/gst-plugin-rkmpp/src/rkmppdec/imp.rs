@@ -260,6 +260,8 @@ impl VideoDecoderImpl for RkMppDec {
         if let Err(error) = self.flow.reset() {
             self.flow.fail(error.to_string());
         }
+        // Only here, with the stream lock: a push from before the flush may have failed until now.
+        self.flow.clear_result();
         true
     }
 
