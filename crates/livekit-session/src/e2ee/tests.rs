@@ -113,6 +113,25 @@ fn an_encrypted_picture_is_three_units_whose_set_and_end_are_readable() {
     }
 }
 
+/// Of random bytes one in four million needs an escape.
+#[test]
+fn ciphertext_that_looks_like_a_start_code_is_escaped() {
+    let (e2ee, right, frame) = (e2ee(), keys(KEY), idr(8_000_000));
+    let sizes: Vec<_> = (0..2)
+        .map(|_| {
+            let sealed = e2ee.encrypt(Codec::H264, &frame).unwrap();
+            assert_eq!(nal_units(&sealed).count(), 3, "a start code in the ciphertext");
+            assert!(!sealed[27..].windows(3).any(|w| matches!(w, [0, 0, 0..=2])));
+            let (_, plain) = open(&right, &sealed, 27, true).unwrap();
+            assert!(plain == frame[frame.len() - plain.len()..], "what was encrypted");
+            sealed.len()
+        })
+        .collect();
+    // Start codes of four bytes, no SEI, tag and trailer: the rest is escapes.
+    let without = 27 + 8_000_001 + 16 + 14;
+    assert!(sizes.iter().any(|size| *size > without), "no escape was needed: {sizes:?}");
+}
+
 #[test]
 fn frames_of_vp9_keep_the_kind_that_packetisers_read() {
     let e2ee = e2ee();
