@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // Helpers outside of test functions.
 
 use gst::prelude::*;
-use sim_codec::{Codec, Coded, Encoder, EncoderConfig, Picture, RateControl, RawFormat, RawImage, psnr};
+use sim_codec::{
+    Codec, Coded, Encoder, EncoderConfig, Picture, Plane, RateControl, RawFormat, RawImage, psnr,
+};
 
 use crate::common::{Outcome, Running, dec};
 
@@ -116,7 +118,7 @@ pub fn picture(buffer: &gst::BufferRef, caps: &gst::Caps) -> Picture {
         "NV12" => RawFormat::Nv12,
         "NV16" => RawFormat::Nv16,
         "NV24" => RawFormat::Nv24,
-        "NV12_10LE40" => RawFormat::Nv15,
+        "NV12_10LE40" => return nv15(buffer, &info),
         other => panic!("format {other}"),
     };
     let (stride, offset) = buffer
@@ -126,6 +128,33 @@ pub fn picture(buffer: &gst::BufferRef, caps: &gst::Caps) -> Picture {
     let map = buffer.map_readable().unwrap();
     let (width, height) = (info.width() as usize, info.height() as usize);
     Picture::from_raw(&RawImage { format, width, height, stride, rows: offset / stride, data: &map }).unwrap()
+}
+
+/// Ten bits a sample, one after the other from the lowest bit on.
+fn nv15(buffer: &gst::BufferRef, info: &gst_video::VideoInfo) -> Picture {
+    let (strides, offsets) = buffer.meta::<gst_video::VideoMeta>().map_or_else(
+        || (info.stride().to_vec(), info.offset().to_vec()),
+        |meta| (meta.stride().to_vec(), meta.offset().to_vec()),
+    );
+    let map = buffer.map_readable().unwrap();
+    let (width, height) = (info.width() as usize, info.height() as usize);
+    let sample = |plane: usize, row: usize, index: usize| {
+        let bit = index * 10;
+        let at = offsets[plane] + row * strides[plane] as usize + bit / 8;
+        ((u16::from_le_bytes([map[at], map[at + 1]]) >> (bit % 8)) & 0x3ff).to_le_bytes()
+    };
+    let plane = |width: usize, height: usize, at: &dyn Fn(usize, usize) -> [u8; 2]| Plane {
+        width,
+        height,
+        sample: 2,
+        data: (0..height).flat_map(|y| (0..width).flat_map(move |x| at(y, x))).collect(),
+    };
+    let planes = [
+        plane(width, height, &|y, x| sample(0, y, x)),
+        plane(width / 2, height / 2, &|y, x| sample(1, y, 2 * x)),
+        plane(width / 2, height / 2, &|y, x| sample(1, y, 2 * x + 1)),
+    ];
+    Picture { width, height, chroma: sim_codec::Chroma::Yuv420, depth: 10, planes }
 }
 
 /// Each picture looks like the one that was encoded, and has its time.
