@@ -69,6 +69,7 @@ fn pictures_are_not_copied_if_downstream_reads_strides() {
         for buffer in &made.buffers {
             let memory = buffer.peek_memory(0);
             assert!(memory.is_memory_type::<gst_allocators::DmaBufMemory>(), "{codec:?}");
+            assert!(memory.flags().contains(gst::MemoryFlags::READONLY), "{codec:?}");
             let stride = buffer.meta::<VideoMeta>().unwrap().stride()[0];
             assert_eq!(stride, if codec == Codec::Mjpeg { 640 } else { 768 }, "{codec:?}");
         }
