@@ -73,7 +73,11 @@ fn run(arguments: Arguments) -> Result<(), String> {
         None => Config::demo(),
     };
     if arguments.check_config {
-        return print(&format!("the configuration is right: {} cameras are enabled\n", config.cameras.len()));
+        let enabled = match config.cameras.len() {
+            1 => "1 camera is".into(),
+            n => format!("{n} cameras are"),
+        };
+        return print(&format!("the configuration is right: {enabled} enabled\n"));
     }
     if let Some(camera) = arguments.print_sdp {
         return print_sdp(&config, camera.as_deref());

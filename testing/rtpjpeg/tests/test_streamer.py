@@ -317,7 +317,7 @@ def test_bad_configurations(main, keys, expected, tmp_path):
         assert f"{file}{expected}" in done.stderr, done.stderr
     # Right, it is accepted.
     file.write_text("\n".join(["[mjpeg-rtp]", camera(1, 5000)]))
-    assert ask("--config", file, "--check-config").stdout == "the configuration is right: 1 cameras are enabled\n"
+    assert ask("--config", file, "--check-config").stdout == "the configuration is right: 1 camera is enabled\n"
 
 
 def test_what_else_cannot_be_started(tmp_path):

@@ -35,7 +35,7 @@ export class VideoCard {
     this.#publication = publication;
     this.video = element('video', { muted: true, autoplay: true, playsInline: true });
     this.note = element('p.picture-note', { role: 'status' }, 'Waiting for the first picture…');
-    const fullscreen = element('button.fullscreen', { type: 'button', title: 'Full screen' }, '⛶');
+    const fullscreen = element('button.fullscreen', { type: 'button', title: 'Full screen' });
     fullscreen.setAttribute('aria-label', 'Show this picture full screen');
     fullscreen.addEventListener('click', () => this.#toggleFullscreen());
     this.picture = element('div.picture', {}, this.video, this.note, fullscreen);

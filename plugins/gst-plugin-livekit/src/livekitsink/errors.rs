@@ -19,6 +19,12 @@ pub(crate) fn advice(error: &Error) -> String {
         Error::Certificate(_) => {
             "if the server's certificate comes from a private authority, name its certificate in tls-ca-file"
         }
+        // rustls: the answer is no TLS record.
+        Error::Unreachable { url, reason }
+            if url.starts_with("wss") && reason.contains("InvalidContentType") =>
+        {
+            "the server speaks no TLS there: use ws:// instead of wss://, or the port of its TLS proxy"
+        }
         Error::Unreachable { .. } | Error::ConnectTimeout(_) => {
             "check url, that the server runs, and that no firewall is in between"
         }
@@ -78,6 +84,9 @@ mod tests {
     fn texts_say_what_happened_and_what_to_do() {
         let text = advice(&Error::Unreachable { url: "ws://h".into(), reason: "refused".into() });
         assert!(text.starts_with("Cannot reach ws://h: refused: check url"), "{text}");
+        let reason = "TLS: received corrupt message of type InvalidContentType".to_string();
+        let text = advice(&Error::Unreachable { url: "wss://h".into(), reason });
+        assert!(text.ends_with("or the port of its TLS proxy"), "{text}");
         let text = advice(&Error::Unauthorized { status: 401, detail: "expired".into() });
         assert!(text.contains("401") && text.contains("expired") && text.contains("canPublish"), "{text}");
         assert!(advice(&Error::NoRoom).contains("LIVEKIT_ROOM"));

@@ -129,7 +129,10 @@ impl LiveKitSink {
             gst::element_imp_error!(
                 self,
                 gst::ResourceError::OpenRead,
-                ("Cannot use token-file {}: {error}", path.display())
+                (
+                    "Cannot use token-file {}: {error}: set it to a readable file that holds a token, or unset it",
+                    path.display()
+                )
             );
             return Err(gst::StateChangeError);
         }
