@@ -317,7 +317,7 @@ impl LiveKitSink {
         self.keep_parents_in_the_know();
     }
 
-    /// The message above made our parents post that they are PAUSED. A bin first posts such a message and then
+    /// What ends a preroll makes our parents post that they are PAUSED. A bin first posts such a message and then
     /// notes what it posted; if the application is faster and has set PLAYING in between, the older note
     /// overwrites the newer one, and the bin swallows every EOS from then on. Happens in every second run
     /// on a machine with two cores. Saying PLAYING once more sets the note right.
@@ -364,6 +364,8 @@ impl LiveKitSink {
                 same && state.leaving == Leaving::AfterEos
             };
             if current && sink.current_state() >= gst::State::Paused {
+                // The race is everybody's whose preroll ends last, a decodebin's for instance, and here it costs the end.
+                imp.keep_parents_in_the_know();
                 imp.parent_post_message(eos);
             }
         });
