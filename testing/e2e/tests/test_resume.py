@@ -55,6 +55,7 @@ def test_signalling_alone_is_lost(stage, proxy):
     publisher = stage.live(sink=f"identity=camera url=ws://127.0.0.1:{proxy.port}")
     feed = viewer.wait_video(frames=30)
     sid = publisher.wait_published()["fields"]["track-sid"]
+    before_cut = dropped(publisher)
     for number in (1, 2):
         before = len(publisher.messages("livekit-resuming"))
         proxy.cut()
@@ -65,9 +66,13 @@ def test_signalling_alone_is_lost(stage, proxy):
         assert_same_stay(publisher, resumes=number)
     assert stats(publisher)["offline-time"] == 0 and not publisher.messages("livekit-resumed")[-1]["interrupted"]
     viewer.wait_number(feed, publisher.run("result = feeders['stamp'].number") + 30)
-    report = feed.report()
     assert feed.sid == sid and not feed.ended and len(viewer.video) == 1, viewer.events
-    assert not report["missing"] and not report["unreadable"], report
+    assert dropped(publisher) == before_cut, "frames found no path"
+    lost = viewer.inbound(feed)["packets_lost"]
+    report = feed.report()
+    assert not lost and not report["unreadable"], (lost, report)
+    # What a starved machine does not encode or show in time is missing too, but not for want of a path.
+    assert len(report["missing"]) <= report["received"] / 4, report
 
 
 def test_what_is_changed_meanwhile_is_done_afterwards(stage, proxy):
