@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Prints what rkmppenc finds on this machine: kernel, device nodes and who may open them, library, codecs. Changes nothing.
+# Prints what rkmppenc and rkmppdec find on this machine: kernel, device nodes and who may open them, library, codecs. Changes nothing.
 set -uo pipefail
 
 usage() {
     cat <<EOF
 usage: scripts/check-rockchip.sh [--help]
 
-Prints kernel, device nodes, permissions, the MPP library and which codecs rkmppenc can encode. Nothing is changed or installed.
-Ends with 0 if at least H.264 works.
+Prints kernel, device nodes, permissions, the MPP library and which codecs rkmppenc can encode and
+rkmppdec can decode. Nothing is changed or installed.
+Ends with 0 if at least H.264 can be encoded.
 
 Environment: ROCKCHIP_MPP_LIBRARY=<path> takes another library; GST_PLUGIN_PATH says where the plugin is
 (default: target/release and target/debug of this repository).
@@ -60,24 +61,44 @@ if ! command -v gst-launch-1.0 >/dev/null; then
     exit 1
 fi
 row gstreamer "$(gst-launch-1.0 --version | head -n1)"
-if ! gst-inspect-1.0 rkmppenc >/dev/null 2>&1; then
-    row plugin "rkmppenc is not found in $GST_PLUGIN_PATH: cargo build -p gst-plugin-rkmpp"
+for element in rkmppenc rkmppdec; do
+    gst-inspect-1.0 "$element" >/dev/null 2>&1 && continue
+    row plugin "$element is not found in $GST_PLUGIN_PATH: cargo build -p gst-plugin-rkmpp"
     exit 1
-fi
+done
 
+work="$(mktemp -d "${TMPDIR:-/tmp}/check-rockchip.XXXXXX")"
+trap 'rm -rf "$work"' EXIT
 works=1
-for codec in H.264:video/x-h264 H.265:video/x-h265 VP8:video/x-vp8 JPEG:image/jpeg; do
+for codec in 'H.264|video/x-h264|h264parse' 'H.265|video/x-h265|h265parse' 'VP8|video/x-vp8|identity' 'JPEG|image/jpeg|identity'; do
+    IFS='|' read -r name caps parser <<<"$codec"
     # The library tells its version when a context is made.
     if out="$(mpp_syslog_perror=1 timeout 20 gst-launch-1.0 -q videotestsrc num-buffers=5 ! video/x-raw,format=NV12,width=640,height=480 \
-        ! rkmppenc ! "${codec#*:}" ! fakesink 2>&1)"; then
-        row "${codec%%:*}" "works"
-        [ "${codec%%:*}" != H.264 ] || works=0
+        ! rkmppenc ! "$caps" ! "$parser" ! matroskamux ! filesink location="$work/$name" 2>&1)"; then
+        row "$name" "encoded"
+        [ "$name" != H.264 ] || works=0
+        if decoded="$(timeout 20 gst-launch-1.0 -q filesrc location="$work/$name" ! matroskademux ! "$parser" ! rkmppdec ! fakesink 2>&1)"; then
+            row "$name" "decoded"
+        else
+            row "$name" "not decoded: $(grep -m1 '^ERROR' <<<"$decoded" || tail -n1 <<<"$decoded")"
+        fi
     else
-        row "${codec%%:*}" "$(grep -m1 '^ERROR' <<<"$out" || tail -n1 <<<"$out")"
+        row "$name" "not encoded: $(grep -m1 '^ERROR' <<<"$out" || tail -n1 <<<"$out")"
     fi
     if [ -z "${version:-}" ]; then
         version="$(grep -m1 -io 'mpp version.*' <<<"$out" || true)"
         [ -z "$version" ] || row version "$version"
+    fi
+done
+# What no encoder makes: whether there is a decoder shows when its format comes, so a packet of noise is enough.
+for codec in 'VP9|video/x-vp9' 'AV1|video/x-av1,stream-format=obu-stream,alignment=tu' 'MPEG-2|video/mpeg,mpegversion=2,systemstream=false,parsed=true' \
+    'MPEG-4|video/mpeg,mpegversion=4,systemstream=false,parsed=true' 'H.263|video/x-h263'; do
+    IFS='|' read -r name caps <<<"$codec"
+    out="$(timeout 20 gst-launch-1.0 -q fakesrc num-buffers=1 format=time sizetype=fixed sizemax=64 filltype=random ! "$caps" ! rkmppdec ! fakesink 2>&1)"
+    if reason="$(grep -m1 -o 'ERROR.*cannot be decoded.*' <<<"$out")"; then
+        row "$name" "no decoder: $reason"
+    else
+        row "$name" "there is a decoder"
     fi
 done
 exit "$works"

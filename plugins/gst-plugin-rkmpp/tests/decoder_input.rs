@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What `rkmppdec` makes of formats with more than eight bits, of colours, and of streams and hardware that are broken.
+//! What `rkmppdec` makes of streams and hardware that are broken.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // Helpers outside of test functions.
 
 mod common;
@@ -9,69 +9,11 @@ mod streams;
 
 use common::{Outcome, Simulator};
 use gst::prelude::*;
-use sim_codec::{Codec, Colour, EncoderConfig, Picture, Plane, psnr};
+use sim_codec::{Codec, EncoderConfig};
 use streams::*;
 
 fn stats_of(element: &gst::Element, field: &str) -> u64 {
     element.property::<gst::Structure>("stats").get(field).unwrap()
-}
-
-/// P010_10LE without padding: ten bits at the upper end of each word.
-fn p010(buffer: &gst::Buffer, width: usize, height: usize) -> Picture {
-    let map = buffer.map_readable().unwrap();
-    let word = |at: usize| (u16::from_le_bytes([map[2 * at], map[2 * at + 1]]) >> 6).to_le_bytes();
-    let (w, h) = (width / 2, height / 2);
-    let plane = |width: usize, height: usize, at: &dyn Fn(usize) -> usize| Plane {
-        width,
-        height,
-        sample: 2,
-        data: (0..width * height).flat_map(|index| word(at(index))).collect(),
-    };
-    let planes = [
-        plane(width, height, &|index| index),
-        plane(w, h, &|index| width * height + 2 * index),
-        plane(w, h, &|index| width * height + 2 * index + 1),
-    ];
-    Picture { width, height, chroma: sim_codec::Chroma::Yuv420, depth: 10, planes }
-}
-
-#[test]
-fn ten_bits_come_packed_and_are_unpacked_on_request() {
-    let simulator = Simulator::new("");
-    for codec in [Codec::H265, Codec::Vp9] {
-        let config = EncoderConfig { depth: 10, ..good(codec, 320, 240) };
-        let packets = stream(config, 4);
-        let made = decode(codec, &packets, "", "");
-        compare(&made, &config, 4, 30.0);
-        assert_eq!(made.caps.last().unwrap().structure(0).unwrap().get::<&str>("format"), Ok("NV12_10LE40"));
-
-        let made = decode(codec, &packets, "", "video/x-raw,format=P010_10LE !");
-        assert!(made.errors.is_empty(), "{made:?}");
-        assert_eq!(made.buffers.len(), 4);
-        for (number, buffer) in (0..).zip(&made.buffers) {
-            let psnr = psnr(&pattern(&config, number), &p010(buffer, 320, 240)).unwrap();
-            assert!(psnr.into_iter().all(|psnr| psnr > 30.0), "{codec:?} {number}: {psnr:?}");
-        }
-        drop(made);
-    }
-    simulator.assert_clean();
-}
-
-#[test]
-fn colours_of_the_stream_are_in_the_caps() {
-    let simulator = Simulator::new("");
-    for (colour, text) in [
-        (Colour { range: 1, primaries: 1, transfer: 1, matrix: 1 }, "bt709"),
-        (Colour { range: 1, primaries: 9, transfer: 16, matrix: 9 }, "bt2100-pq"),
-        (Colour { range: 2, primaries: 6, transfer: 6, matrix: 6 }, "1:4:16:4"),
-    ] {
-        let config = EncoderConfig { colour, ..good(Codec::H265, 320, 240) };
-        let made = decode(Codec::H265, &stream(config, 2), "", "");
-        assert!(made.errors.is_empty(), "{made:?}");
-        let caps = made.caps.last().unwrap().structure(0).unwrap();
-        assert_eq!(caps.get::<&str>("colorimetry"), Ok(text));
-    }
-    simulator.assert_clean();
 }
 
 #[test]
@@ -191,5 +133,29 @@ fn keys_of_mpp_can_be_set_and_what_is_refused_is_told() {
     let made = decode(Codec::H264, &packets, "extra-config=\"mpp,base:nothing=1\"", "");
     assert!(made.warnings.len() == 1 && made.warnings[0].contains("base:nothing=1"), "{made:?}");
     drop(made);
+    simulator.assert_clean();
+}
+
+#[test]
+fn a_decoder_that_hangs_again_and_again_is_given_up() {
+    let simulator = Simulator::new("wedge-at=1");
+    let packets = stream(EncoderConfig { gop: 4, ..good(Codec::H264, 320, 240) }, 60);
+    let running = pipeline(Codec::H264, "", "");
+    running.play();
+    let begin = std::time::Instant::now();
+    feed(&running, &packets);
+    end(&running);
+    let element = running.element("dec");
+    let made = running.finish();
+    // Three seconds each, four times.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert_eq!(made.warnings.len(), 3, "{:?}", made.warnings);
+    assert!(made.warnings[2].contains("restarting it (3 of 3)"), "{:?}", made.warnings);
+    let text = made.errors.first().map_or("", String::as_str);
+    assert!(text.contains("also after 3 restarts") && text.contains("dmesg"), "{text}");
+    assert!(made.buffers.is_empty());
+    assert_eq!(stats_of(&element, "pending"), 0);
+    drop(made);
+    simulator.configure("default");
     simulator.assert_clean();
 }

@@ -35,6 +35,7 @@ pub struct Info {
     pub ver_stride: usize,
     pub fmt: i32,
     pub buf_size: usize,
+    pub offset_x: u32,
     pub offset_y: u32,
     raw: RawFormat,
 }
@@ -51,7 +52,18 @@ fn align_256_odd(value: usize) -> usize {
 impl Info {
     /// The layout for a picture, none if the hardware does not decode such pictures. `fbc`: compressed output.
     pub fn new(codec: Codec, release: Release, picture: &Picture, fbc: bool) -> Option<Self> {
-        let (width, height) = (picture.width, picture.height);
+        Self::with_borders(codec, release, picture, fbc, (0, 0))
+    }
+
+    /// The same for a stream whose pictures have so many columns to the left and rows above that are not shown.
+    pub fn with_borders(
+        codec: Codec,
+        release: Release,
+        picture: &Picture,
+        fbc: bool,
+        borders: (u32, u32),
+    ) -> Option<Self> {
+        let (width, height) = (picture.width + borders.0 as usize, picture.height + borders.1 as usize);
         let (fmt, raw) = match (picture.chroma, picture.depth, codec) {
             (Chroma::Yuv420 | Chroma::Gray, 8, _) => (MPP_FMT_YUV420SP, RawFormat::Nv12),
             (Chroma::Yuv420 | Chroma::Gray, _, _) => (MPP_FMT_YUV420SP_10BIT, RawFormat::Nv15),
@@ -82,13 +94,14 @@ impl Info {
         let shifted = fbc && matches!(codec, Codec::H264 | Codec::H265);
         let fmt = if fbc { fmt | MPP_FRAME_FBC_AFBC_V2 } else { fmt };
         Some(Self {
-            width,
-            height,
+            width: picture.width,
+            height: picture.height,
             hor_stride,
             ver_stride,
             fmt,
             buf_size,
-            offset_y: if shifted { 4 } else { 0 },
+            offset_x: borders.0,
+            offset_y: if shifted { 4 } else { borders.1 },
             raw,
         })
     }
@@ -104,6 +117,7 @@ impl Info {
             ver_stride: number(self.ver_stride),
             hor_stride_pixel: number(self.hor_stride * 8 / usize::from(self.raw.depth())),
             fbc_hdr_stride: if compressed { number(align(self.width, 64)) } else { 0 },
+            offset_x: self.offset_x,
             offset_y: self.offset_y,
             fmt: self.fmt,
             buf_size: self.buf_size,
@@ -114,7 +128,15 @@ impl Info {
 
     /// Writes a picture as it lies in a buffer.
     pub fn write(&self, picture: &Picture, to: &mut [u8]) -> bool {
-        picture.to_raw(self.raw, self.hor_stride, self.ver_stride, to).is_ok()
+        if self.fmt & MPP_FRAME_FBC_MASK != 0 {
+            return picture.to_raw(self.raw, self.hor_stride, self.ver_stride, to).is_ok();
+        }
+        let (x, y) = (self.offset_x as usize, self.offset_y as usize);
+        // Both planes begin so many bytes later: x has to be a whole number of samples of colour, and of bytes.
+        let begin = y * self.hor_stride + x * usize::from(self.raw.depth()) / 8;
+        let chroma_y = if self.raw.chroma() == Chroma::Yuv420 { y / 2 } else { y };
+        let rows = self.ver_stride + chroma_y - y;
+        to.get_mut(begin..).is_some_and(|to| picture.to_raw(self.raw, self.hor_stride, rows, to).is_ok())
     }
 }
 

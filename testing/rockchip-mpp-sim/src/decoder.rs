@@ -81,6 +81,8 @@ pub struct Decoder {
     release: Release,
     instant: bool,
     latency: Duration,
+    borders: (u32, u32),
+    fields: u32,
     shared: Mutex<Shared>,
     changed: Condvar,
     core: Mutex<Core>,
@@ -91,13 +93,15 @@ impl Decoder {
     /// Starts a decoder.
     pub fn start(coding: i32, input: Wait, output: Wait) -> Option<Arc<Self>> {
         let codec = codec_of(coding)?;
-        let Options { release, instant, latency, .. } = options();
+        let Options { release, instant, latency, borders, fields, .. } = options();
         let core = Core { decoder: None, prefix: Vec::new(), stamps: BTreeMap::new(), count: 0 };
         let decoder = Arc::new(Self {
             codec,
             release,
             instant,
             latency,
+            borders,
+            fields,
             shared: Mutex::new(Shared {
                 cfg: cfg::decoder_defaults(coding),
                 input,
@@ -336,38 +340,40 @@ impl Decoder {
                 },
                 _ => None,
             },
-            Output::Picture(decoded) => match Info::new(self.codec, self.release, &decoded.picture, fbc) {
-                None => Some(Frame {
-                    pts: decoded.pts,
-                    errinfo: MPP_FRAME_ERR_UNSUPPORT,
-                    eos: last.into(),
-                    ..Frame::default()
-                }),
-                Some(info) if shared.info != Some(info) => {
-                    shared.info = Some(info);
-                    shared.stalled = true;
-                    // Pictures of another format are no references.
-                    for old in std::mem::take(&mut shared.references) {
-                        buffer::drop_ref(old, "decode");
-                    }
-                    let announcement = Frame { info_change: 1, ..info.frame() };
-                    shared.ready.push_back(FRAMES.insert(Mutex::new(announcement)));
-                    shared.pending.push_front(output);
-                    self.changed.notify_all();
-                    return Ok(shared);
-                }
-                Some(_) if decoded.corrupt && shared.blind && !forced => None,
-                Some(info) => match self.place(&mut shared, &info) {
-                    Some(place) => {
-                        shared.blind &= decoded.corrupt;
-                        Some(self.fill(decoded, &info, place, last, forced))
-                    }
-                    None => {
+            Output::Picture(decoded) => {
+                match Info::with_borders(self.codec, self.release, &decoded.picture, fbc, self.borders) {
+                    None => Some(Frame {
+                        pts: decoded.pts,
+                        errinfo: MPP_FRAME_ERR_UNSUPPORT,
+                        eos: last.into(),
+                        ..Frame::default()
+                    }),
+                    Some(info) if shared.info != Some(info) => {
+                        shared.info = Some(info);
+                        shared.stalled = true;
+                        // Pictures of another format are no references.
+                        for old in std::mem::take(&mut shared.references) {
+                            buffer::drop_ref(old, "decode");
+                        }
+                        let announcement = Frame { info_change: 1, ..info.frame() };
+                        shared.ready.push_back(FRAMES.insert(Mutex::new(announcement)));
                         shared.pending.push_front(output);
-                        return Err(shared);
+                        self.changed.notify_all();
+                        return Ok(shared);
                     }
-                },
-            },
+                    Some(_) if decoded.corrupt && shared.blind && !forced => None,
+                    Some(info) => match self.place(&mut shared, &info) {
+                        Some(place) => {
+                            shared.blind &= decoded.corrupt;
+                            Some(self.fill(decoded, &info, place, last, forced))
+                        }
+                        None => {
+                            shared.pending.push_front(output);
+                            return Err(shared);
+                        }
+                    },
+                }
+            }
         };
         let end = matches!(output, Output::End) || last && frame.is_some();
         if let Some(frame) = frame {
@@ -396,6 +402,7 @@ impl Decoder {
         };
         let mut frame = Frame { buffer: place, pts: decoded.pts, errinfo, eos: last.into(), ..info.frame() };
         describe(&mut frame, decoded);
+        frame.mode = self.fields;
         frame
     }
 

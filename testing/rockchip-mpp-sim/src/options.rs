@@ -3,6 +3,9 @@
 //! What the simulator imitates and what goes wrong in it, from the environment or by `mpp_sim_configure`.
 
 use crate::registry::lock;
+use rockchip_mpp_sys::consts::{
+    MPP_FRAME_FLAG_BOT_FIRST, MPP_FRAME_FLAG_FIELD_ORDER_MASK, MPP_FRAME_FLAG_TOP_FIRST,
+};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
@@ -85,6 +88,11 @@ pub struct Options {
     pub wedge_at: u64,
     /// `wedge-ms`: when the kernel gives a blocking caller back.
     pub wedge: Duration,
+    /// `borders`: columns to the left and rows above that decoded pictures have and do not show, as `16+8`. The columns must
+    /// be a multiple of 4, the rows even; not for JPEG.
+    pub borders: (u32, u32),
+    /// `fields`: what decoded pictures say of their fields, `MPP_FRAME_FLAG_*`.
+    pub fields: u32,
     /// `log=1`: messages on standard error, as with `mpp_syslog_perror=1`.
     pub log: bool,
 }
@@ -104,6 +112,8 @@ impl Default for Options {
             memory_limit: usize::MAX,
             wedge_at: 0,
             wedge: Duration::from_millis(500),
+            borders: (0, 0),
+            fields: 0,
             log: std::env::var_os("mpp_syslog_perror").is_some_and(|v| v == "1"),
         }
     }
@@ -160,6 +170,20 @@ impl Options {
             "memory-limit" => self.memory_limit = usize::try_from(number()?).ok()?,
             "wedge-at" => self.wedge_at = number()?,
             "wedge-ms" => self.wedge = Duration::from_millis(number()?),
+            "borders" => {
+                let (x, y) = value.split_once('+')?;
+                let (x, y) = (x.parse().ok()?, y.parse().ok()?);
+                self.borders = (x % 4 == 0 && x <= 64 && y % 2 == 0 && y <= 64).then_some((x, y))?;
+            }
+            "fields" => {
+                self.fields = match value {
+                    "none" => 0,
+                    "top-first" => MPP_FRAME_FLAG_TOP_FIRST,
+                    "bottom-first" => MPP_FRAME_FLAG_BOT_FIRST,
+                    "deinterlaced" => MPP_FRAME_FLAG_FIELD_ORDER_MASK,
+                    _ => return None,
+                }
+            }
             "log" => self.log = number()? != 0,
             _ => return None,
         }
@@ -219,7 +243,16 @@ mod tests {
         assert_eq!(o.without, [9, 10]);
         assert_eq!(o.apply("cores=4,release=2.0"), Err("release=2.0".into()));
         assert_eq!(o.cores, 4);
-        for bad in ["x", "latency-us=-1", "codec=fast", "nothing=1", "without=a"] {
+        for bad in [
+            "x",
+            "latency-us=-1",
+            "codec=fast",
+            "nothing=1",
+            "without=a",
+            "borders=2+0",
+            "borders=8",
+            "fields=left",
+        ] {
             assert_eq!(o.apply(bad), Err(bad.into()));
         }
         o.apply("default").unwrap();

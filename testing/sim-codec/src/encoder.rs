@@ -110,9 +110,14 @@ impl EncoderConfig {
         if self.depth != 8 && (self.depth != 10 || !ten) {
             return Err(Error::Setting("samples of this codec have 8 bits; of H.265, VP9, AV1 8 or 10"));
         }
-        let sampling = matches!(self.codec, Codec::Mjpeg) || self.chroma == Chroma::Yuv420;
-        if !sampling || self.chroma == Chroma::Gray {
-            return Err(Error::Setting("only JPEG takes other sampling than 4:2:0"));
+        let sampling = match self.chroma {
+            Chroma::Yuv420 => true,
+            Chroma::Yuv422 => matches!(self.codec, Codec::Mjpeg | Codec::H265),
+            Chroma::Yuv444 => self.codec == Codec::Mjpeg,
+            Chroma::Gray => false,
+        };
+        if !sampling {
+            return Err(Error::Setting("only JPEG and, with 4:2:2, H.265 take other sampling than 4:2:0"));
         }
         if self.b_frames > 0 && !matches!(self.codec, Codec::H264 | Codec::H265 | Codec::Mpeg2 | Codec::Mpeg4)
         {

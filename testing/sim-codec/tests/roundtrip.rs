@@ -85,6 +85,21 @@ fn other_sampling_of_jpeg() {
 }
 
 #[test]
+fn four_to_two_to_two_of_h265() {
+    let rate = RateControl::fixed(Codec::H265, 20);
+    for depth in [8, 10] {
+        let config = EncoderConfig {
+            chroma: Chroma::Yuv422,
+            depth,
+            rate,
+            ..EncoderConfig::new(Codec::H265, 320, 240)
+        };
+        let (_, decoded) = round_trip(config, 2);
+        assert_eq!((decoded[0].picture.chroma, decoded[0].picture.depth), (Chroma::Yuv422, depth));
+    }
+}
+
+#[test]
 fn pictures_are_reordered_when_asked_for() {
     let config = EncoderConfig { b_frames: 2, ..EncoderConfig::new(Codec::H264, 320, 240) };
     let coded = check(config, 12, 25.0);
