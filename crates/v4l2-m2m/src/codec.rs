@@ -179,15 +179,15 @@ pub struct Contents {
 }
 
 /// A NAL unit of a byte stream.
-struct Nal<'a> {
+pub(crate) struct Nal<'a> {
     /// Of its start code.
     start: usize,
     end: usize,
     /// After the start code.
-    bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
 }
 
-fn nals(data: &[u8]) -> impl Iterator<Item = Nal<'_>> {
+pub(crate) fn nals(data: &[u8]) -> impl Iterator<Item = Nal<'_>> {
     let find = move |from: usize| {
         let rest = data.get(from..)?;
         Some(from + rest.windows(3).position(|three| three == [0, 0, 1])?)

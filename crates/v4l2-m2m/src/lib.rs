@@ -26,6 +26,7 @@ pub mod keyframe;
 pub mod level;
 mod nvidia;
 pub mod ops;
+pub mod packaged;
 pub mod picture;
 pub mod probe;
 pub mod queue;

@@ -50,6 +50,35 @@ fn pictures_survive_in_each_codec_and_format() {
 }
 
 #[test]
+fn pictures_survive_lengths_and_codec_data() {
+    for (caps, parser, plain, codec, format) in [
+        ("video/x-h264,stream-format=avc", "h264parse", H264, Codec::H264, VideoFormat::Nv12),
+        ("video/x-h265,stream-format=hvc1", "h265parse", H265, Codec::H265, VideoFormat::Nv12),
+        ("video/x-h265,stream-format=hvc1", "h265parse", H265, Codec::H265, VideoFormat::P01010le),
+    ] {
+        let mut bench = bench("", caps, |element| {
+            element.set_property("bitrate", 4_000_000_u32);
+            element.set_property("gop-size", 5_i32);
+        });
+        bench.format(format, 322, 242, 30);
+        bench.push(12);
+        bench.eos();
+        let buffers = bench.pull();
+        assert_eq!(keys(&buffers), [0, 5, 10], "{caps}");
+        let mut parser = gst_check::Harness::new(parser);
+        parser.set_sink_caps_str(plain);
+        parser.set_src_caps(bench.harness.sinkpad().unwrap().current_caps().unwrap());
+        for buffer in buffers {
+            assert_eq!(parser.push(buffer), Ok(gst::FlowSuccess::Ok), "{caps}");
+        }
+        parser.push_event(gst::event::Eos::new());
+        let parsed: Vec<_> = std::iter::from_fn(|| parser.try_pull()).collect();
+        assert_eq!(numbers(&parsed), all(12), "{caps}");
+        bench.check_pictures(codec, &parsed, 28.0);
+    }
+}
+
+#[test]
 fn the_element_registers_everywhere_and_is_preferred_only_with_a_node() {
     common::init();
     let factory = gst::ElementFactory::find("jetsonv4l2enc").unwrap();

@@ -78,6 +78,78 @@ fn the_codec_is_downstreams() {
     assert!(caps.is_empty(), "{caps}");
 }
 
+/// The caps that are in force where a buffer comes out.
+fn caps_now(bench: &Bench) -> gst::Structure {
+    let caps = bench.harness.sinkpad().unwrap().current_caps().unwrap();
+    caps.structure(0).unwrap().to_owned()
+}
+
+#[test]
+fn lengths_and_codec_data_where_downstream_wants_them() {
+    for (codec, media, format) in
+        [(Codec::H264, "video/x-h264", "avc"), (Codec::H265, "video/x-h265", "hvc1")]
+    {
+        let mut plain = bench(node(), media, |element| element.set_property("gop-size", 3_i32));
+        plain.push(7);
+        plain.eos();
+        assert_eq!(caps_now(&plain).get::<&str>("stream-format"), Ok("byte-stream"), "both would do");
+        let plain = plain.pull();
+        let wanted = format!("{media},stream-format={format},alignment=au");
+        let mut bench = bench(node(), &wanted, |element| element.set_property("gop-size", 3_i32));
+        bench.push(7);
+        bench.eos();
+        let caps = caps_now(&bench);
+        assert_eq!(caps.get::<&str>("stream-format"), Ok(format));
+        assert_eq!(caps.get::<i32>("width"), Ok(64));
+        let buffers = bench.pull();
+        assert_eq!((Bench::numbers(&buffers), Bench::keys(&buffers)), (all(7), vec![0, 3, 6]));
+        let first = plain[0].map_readable().unwrap();
+        let record = v4l2_m2m::packaged::record(codec, &first, 8).unwrap();
+        let data = caps.get::<gst::Buffer>("codec_data").unwrap();
+        assert_eq!(data.map_readable().unwrap().as_slice(), record);
+        for (packed, plain) in buffers.iter().zip(&plain) {
+            let expected = v4l2_m2m::packaged::picture(codec, &plain.map_readable().unwrap());
+            assert_eq!(packed.map_readable().unwrap().as_slice(), expected);
+        }
+        let events = std::iter::from_fn(|| bench.harness.try_pull_event());
+        assert_eq!(events.filter(|event| event.type_() == gst::EventType::Caps).count(), 1);
+    }
+}
+
+#[test]
+fn codec_data_needs_a_picture_first() {
+    let avc = "video/x-h264,stream-format=avc,alignment=au";
+    // Nobody needs frames yet, and the device makes nothing of each second one.
+    let faults = Faults { drop_every: Some(2), ..Faults::default() };
+    let mut bench = bench(node().with(faults), avc, |_| ());
+    assert!(bench.harness.push_upstream_event(target(300_000, false)));
+    bench.push(1);
+    bench.until("the first picture", |bench| bench.stat("frames-out") == 1);
+    bench.push(3);
+    bench.harness.push_upstream_event(target(300_000, true));
+    bench.push(4);
+    bench.size(128, 96);
+    bench.push(4);
+    bench.eos();
+    let buffers = bench.pull();
+    assert_eq!((buffers.len(), bench.stat("frames-out")), (5, 5));
+    assert_eq!((bench.stat("frames-paused"), bench.stat("frames-dropped")), (3, 4));
+    assert_eq!(caps_now(&bench).get::<i32>("width"), Ok(128));
+    assert!(caps_now(&bench).has_field("codec_data"));
+    assert_eq!(bench.error_now(), None);
+    // A device that makes nothing at all ends in words, not in memory.
+    let faults = Faults { drop_every: Some(1), ..Faults::default() };
+    let mut bench = self::bench(node().with(faults), avc, |_| ());
+    for _ in 0..200 {
+        bench.harness.push_event(gst::event::CustomDownstream::new(gst::Structure::new_empty("none")));
+        if bench.try_push().is_err() {
+            break;
+        }
+        bench.size(if bench.next % 2 == 0 { 64 } else { 128 }, 64);
+    }
+    assert!(bench.error().unwrap().contains("nothing of the first"));
+}
+
 #[test]
 fn profile_and_level_of_downstream_hold() {
     let wanted = format!("{H264},profile=high,level=(string)4.2");
@@ -199,6 +271,57 @@ fn target_bitrate_and_pause() {
     assert_eq!(Bench::numbers(&buffers), [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]);
     assert_eq!(Bench::keys(&buffers), [0, 10], "who watches again gets a keyframe");
     assert_eq!(bench.stat("frames-paused"), 5);
+}
+
+#[test]
+fn targets_have_a_floor() {
+    let mut bench = good();
+    bench.element.set_property("min-bitrate", 500_000_u32);
+    bench.push(2);
+    bench.harness.push_upstream_event(target(300_000, true));
+    bench.until("the floor", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE) == Some(500_000));
+    bench.element.set_property("min-bitrate", 0_u32);
+    bench.until("no floor", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE) == Some(300_000));
+    bench.element.set_property("min-bitrate", 9_000_000_u32);
+    bench.until("bitrate", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE) == Some(2_000_000));
+    // No wish of its own.
+    bench.element.set_property("bitrate", 1_000_000_u32);
+    bench.harness.push_upstream_event(target(3_000_000, true));
+    bench.until("bitrate", |b| b.emulator.control(V4L2_CID_MPEG_VIDEO_BITRATE) == Some(1_000_000));
+}
+
+#[test]
+fn frames_are_left_out_for_max_framerate() {
+    let mut bench = good();
+    bench.element.set_property("max-framerate", gst::Fraction::new(15, 1));
+    bench.push(30);
+    bench.until("the rate", |bench| bench.emulator.seen().rates.last() == Some(&(15, 1)));
+    // Receivers want still less, and then nothing special.
+    let mut wish = target(2_000_000, true);
+    wish.make_mut().structure_mut().set("max-framerate", gst::Fraction::new(10, 1));
+    assert!(bench.harness.push_upstream_event(wish));
+    bench.until("the wish", |bench| bench.emulator.seen().rates.last() == Some(&(10, 1)));
+    bench.push(30);
+    bench.harness.push_upstream_event(target(2_000_000, true));
+    bench.element.set_property("max-framerate", gst::Fraction::new(0, 1));
+    bench.until("all of them", |bench| bench.emulator.seen().rates.last() == Some(&(30, 1)));
+    bench.push(30);
+    bench.eos();
+    let numbers = Bench::numbers(&bench.pull());
+    let between = |from: u64| numbers.iter().filter(|n| (from..from + 30).contains(*n)).count();
+    assert_eq!((between(0), between(60)), (15, 30));
+    assert!((9..=11).contains(&between(30)), "{numbers:?}");
+    assert_eq!(bench.stat("frames-paused") + numbers.len() as u64, 90);
+    assert_eq!((bench.stat("keyframes"), bench.stat("restarts")), (1, 0), "no new stream, no extra keyframe");
+    // What is asked for as a keyframe is not left out.
+    bench.element.set_property("max-framerate", gst::Fraction::new(1, 1));
+    let mut bench = good();
+    bench.element.set_property("max-framerate", gst::Fraction::new(1, 1));
+    bench.push(2);
+    bench.harness.push_upstream_event(force_key());
+    bench.push(2);
+    bench.eos();
+    assert_eq!(Bench::numbers(&bench.pull()), [0, 2]);
 }
 
 #[test]

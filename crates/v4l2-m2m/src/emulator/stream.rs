@@ -209,7 +209,9 @@ impl File {
         if self.coded == V4L2_PIX_FMT_H264 {
             [nal(&[0x67, 66, 0, 31, 0xff]), nal(&[0x68, 0xce])].concat()
         } else {
-            [nal(&[0x40, 1, 0x0c]), nal(&[0x42, 1, 1]), nal(&[0x44, 1, 0xc1])].concat()
+            // Main, level 3.1, as its first bytes tell.
+            let sps = [0x42, 1, 1, 1, 0x60, 0, 0, 3, 0, 0x90, 0, 0, 3, 0, 0, 3, 0, 93, 0xa0];
+            [nal(&[0x40, 1, 0x0c]), nal(&sps), nal(&[0x44, 1, 0xc1])].concat()
         }
     }
 

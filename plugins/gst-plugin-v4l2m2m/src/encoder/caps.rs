@@ -33,12 +33,18 @@ fn codec_of(structure: &gst::StructureRef) -> Option<Codec> {
     all.into_iter().find(|codec| media_type(*codec) == structure.name())
 }
 
+/// GStreamer's name of NAL units with lengths.
+fn packaged(codec: Codec) -> &'static str {
+    if codec == Codec::H264 { "avc" } else { "hvc1" }
+}
+
 fn coded(codec: Codec) -> gst::Caps {
     let builder = gst::Caps::builder(media_type(codec));
     match codec {
-        Codec::H264 | Codec::H265 => {
-            builder.field("stream-format", "byte-stream").field("alignment", "au").build()
-        }
+        Codec::H264 | Codec::H265 => builder
+            .field("stream-format", gst::List::new(["byte-stream", packaged(codec)]))
+            .field("alignment", "au")
+            .build(),
         Codec::Av1 => builder.field("stream-format", "obu-stream").field("alignment", "tu").build(),
         _ => builder.build(),
     }
@@ -125,6 +131,8 @@ pub(crate) struct Wanted {
     pub codec: Codec,
     pub profiles: Vec<String>,
     pub level: Option<String>,
+    /// `avc` or `hvc1`, not a byte stream.
+    pub packaged: bool,
 }
 
 /// The first of downstream's caps that the device can make from this raw format.
@@ -143,13 +151,21 @@ pub(crate) fn choose(downstream: &gst::Caps, codecs: &[CodecSupport], raw: RawFo
         };
         // A list of levels is a choice that the least level which fits may be part of; only one level is a demand.
         let level = structure.get::<String>("level").ok();
-        Some(Wanted { codec, profiles: texts("profile"), level })
+        let formats = texts("stream-format");
+        let has = |name: &str| formats.iter().any(|format| format == name);
+        // Whoever takes both gets the byte stream, whose parameter sets can change.
+        let packaged = v4l2_m2m::packaged::is_possible(codec) && has(packaged(codec)) && !has("byte-stream");
+        Some(Wanted { codec, profiles: texts("profile"), level, packaged })
     })
 }
 
 /// What is made.
-pub(crate) fn output(codec: Codec, profile: Option<&str>, level: Option<&str>) -> gst::Caps {
+pub(crate) fn output(wanted: &Wanted, profile: Option<&str>, level: Option<&str>) -> gst::Caps {
+    let codec = wanted.codec;
     let mut caps = coded(codec);
+    if v4l2_m2m::packaged::is_possible(codec) {
+        caps.make_mut().set("stream-format", if wanted.packaged { packaged(codec) } else { "byte-stream" });
+    }
     for (field, value) in [("profile", profile), ("level", level)] {
         if let Some(value) = value {
             caps.make_mut().set(field, value);

@@ -10,7 +10,7 @@ mod stats;
 mod stream;
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::RawFd;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -28,7 +28,7 @@ use crate::nvmm::{DMABUF, NVMM};
 
 pub(crate) use settings::Settings;
 use stats::Stats;
-use target::Targets;
+use target::{Pace, Targets};
 
 /// Which keyframes carry parameter sets.
 ///
@@ -92,6 +92,17 @@ impl Memory {
     }
 }
 
+/// Of `avc` and `hvc1`.
+#[derive(Debug)]
+pub(crate) struct Packaging {
+    /// What the next caps are made with.
+    input: gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+    /// The parameter sets in the caps; `None`: no caps were sent.
+    record: Option<Vec<u8>>,
+    /// Of these nothing came, before there were caps. The base class takes none back without.
+    lost: BTreeSet<u64>,
+}
+
 /// What streaming needs.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -111,6 +122,11 @@ pub(crate) struct State {
     /// The device's buffer of each descriptor: its library wants them to stay together.
     pub bindings: HashMap<RawFd, u32>,
     pub targets: Targets,
+    pub pace: Pace,
+    /// Frame rate that the device was told.
+    pub rate: Option<(u32, u32)>,
+    /// Caps are not sent before the first keyframe, whose parameter sets belong in them.
+    pub packaging: Option<Packaging>,
     /// Frames were left out since nobody needed them.
     pub paused: bool,
     /// What pushing said last.
@@ -155,7 +171,8 @@ impl Core {
     /// A property was set.
     pub fn changed(&self, obj: &gst_video::VideoEncoder, property: &str) {
         match property {
-            "bitrate" | "peak-bitrate" => self.change_bitrate(obj),
+            "bitrate" | "peak-bitrate" | "min-bitrate" => self.change_bitrate(obj),
+            "max-framerate" => self.change_rate(obj),
             "gop-size" => {
                 let frames = lock(&self.settings).gop();
                 self.change(obj, Change::Gop(frames));
@@ -284,14 +301,7 @@ impl Core {
                 && streaming.wanted.as_ref() == Some(&wanted)
                 && streaming.info.as_ref().is_some_and(|old| same_but_rate(old, &info))
         };
-        if only_rate {
-            let fps = info.fps();
-            if let (Ok(n), Ok(d)) = (u32::try_from(fps.numer()), u32::try_from(fps.denom()))
-                && n > 0
-            {
-                self.change(obj, Change::Rate((n, d)));
-            }
-        } else {
+        if !only_rate {
             // No frame is lost: what is in the device comes out first.
             self.drain(obj, &worker, None)
                 .map_err(|error| gst::loggable_error!(self.cat(), "draining: {error:?}"))?;
@@ -302,7 +312,9 @@ impl Core {
             streaming.wanted = Some(wanted);
             (streaming.memory, streaming.copying) = (memory, false);
         }
-        if !only_rate {
+        if only_rate {
+            self.change_rate(obj);
+        } else {
             self.set_up(obj, &worker).map_err(|()| gst::loggable_error!(self.cat(), "the device refuses"))?;
         }
         self.negotiate_output(obj, state)
@@ -320,6 +332,9 @@ impl Core {
         {
             let mut state = lock(&self.state);
             state.flow = None;
+            if let Some(packaging) = state.packaging.as_mut() {
+                packaging.lost.clear();
+            }
             if state.setup.is_none() {
                 return true;
             }
@@ -360,6 +375,7 @@ impl Core {
             && lock(&self.state).targets.update(structure)
         {
             self.change_bitrate(obj);
+            self.change_rate(obj);
             return true;
         }
         false
@@ -377,14 +393,14 @@ impl Core {
 
     /// The bitrate that is to hold now, and the peak.
     fn bitrate(&self) -> (u32, u32) {
-        let (own, peak) = {
+        let (own, peak, least) = {
             let settings = lock(&self.settings);
-            (settings.bitrate, settings.peak_bitrate)
+            (settings.bitrate, settings.peak_bitrate, settings.min_bitrate)
         };
         let (own, bitrate) = {
             let state = lock(&self.state);
             let own = if own == 0 { state.info.as_ref().map_or(1_000_000, default_bitrate) } else { own };
-            (own, state.targets.bitrate(own))
+            (own, state.targets.bitrate(own).max(least.min(own)))
         };
         // A target below the property takes the peak along.
         let peak = u64::from(peak) * u64::from(bitrate) / u64::from(own.max(1));
@@ -401,6 +417,22 @@ impl Core {
             stats.bitrate = bitrate;
         }
         self.change(obj, Change::Bitrate(bitrate, peak));
+    }
+
+    /// The frame rate that the device is to count with; `None` where nobody says one.
+    fn rate(&self) -> Option<(u32, u32)> {
+        let own = lock(&self.settings).max_framerate;
+        let state = lock(&self.state);
+        let fps = state.info.as_ref().map(|info| info.fps()).filter(|fps| fps.numer() > 0 && fps.denom() > 0);
+        let rate = fps.into_iter().chain(state.targets.max_framerate(own)).min()?;
+        u32::try_from(rate.numer()).ok().zip(u32::try_from(rate.denom()).ok())
+    }
+
+    fn change_rate(&self, obj: &gst_video::VideoEncoder) {
+        let Some(rate) = self.rate() else { return };
+        if lock(&self.state).rate.replace(rate) != Some(rate) {
+            self.change(obj, Change::Rate(rate));
+        }
     }
 
     /// Changes a stream that is set up.

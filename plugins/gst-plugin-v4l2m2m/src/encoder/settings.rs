@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub device: Option<String>,
     pub bitrate: u32,
     pub peak_bitrate: u32,
+    pub min_bitrate: u32,
+    pub max_framerate: gst::Fraction,
     pub rate_control: config::RateControl,
     pub quality: u32,
     pub gop_size: i32,
@@ -43,6 +45,8 @@ impl Default for Settings {
             device: None,
             bitrate: 0,
             peak_bitrate: 0,
+            min_bitrate: 0,
+            max_framerate: gst::Fraction::new(0, 1),
             rate_control: config::RateControl::default(),
             quality: 50,
             gop_size: -1,
@@ -109,6 +113,8 @@ impl Settings {
             "device" => self.device = value.get().unwrap_or_default(),
             "bitrate" => self.bitrate = value.get().unwrap_or(self.bitrate),
             "peak-bitrate" => self.peak_bitrate = value.get().unwrap_or(self.peak_bitrate),
+            "min-bitrate" => self.min_bitrate = value.get().unwrap_or(self.min_bitrate),
+            "max-framerate" => self.max_framerate = value.get().unwrap_or(self.max_framerate),
             "quality" => self.quality = value.get().unwrap_or(self.quality),
             "gop-size" => self.gop_size = value.get().unwrap_or(self.gop_size),
             "qp-min" => self.qp_min = value.get().unwrap_or(self.qp_min),
@@ -138,6 +144,8 @@ impl Settings {
             "device" => self.device.to_value(),
             "bitrate" => self.bitrate.to_value(),
             "peak-bitrate" => self.peak_bitrate.to_value(),
+            "min-bitrate" => self.min_bitrate.to_value(),
+            "max-framerate" => self.max_framerate.to_value(),
             "quality" => self.quality.to_value(),
             "gop-size" => self.gop_size.to_value(),
             "qp-min" => self.qp_min.to_value(),
@@ -211,6 +219,22 @@ pub(crate) fn common() -> Vec<glib::ParamSpec> {
             default.peak_bitrate,
             true,
         ),
+        uint(
+            "min-bitrate",
+            "Least bitrate",
+            "What receivers wish (GstTargetBitrate) does not bring the bitrate below this (bit/s)",
+            any,
+            default.min_bitrate,
+            true,
+        ),
+        gst::ParamSpecFraction::builder("max-framerate")
+            .nick("Greatest frame rate")
+            .blurb("Frames that come faster are left out (frames/s); 0/1: none")
+            .minimum(gst::Fraction::new(0, 1))
+            .maximum(gst::Fraction::new(i32::MAX, 1))
+            .default_value(default.max_framerate)
+            .mutable_playing()
+            .build(),
         glib::ParamSpecInt::builder("gop-size")
             .nick("GOP size")
             .blurb("Frames from one keyframe to the next; -1: those of two seconds, 0: only the first is one")

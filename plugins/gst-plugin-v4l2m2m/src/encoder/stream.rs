@@ -12,15 +12,23 @@ use gst_video::prelude::*;
 use v4l2_m2m::config::Config;
 use v4l2_m2m::encoder::Raw;
 use v4l2_m2m::error::EncoderError;
+use v4l2_m2m::packaged;
 use v4l2_m2m::picture::Source;
 use v4l2_m2m::worker::{Coded, Notice, Step, Want, Worker, WorkerError};
 
 use super::caps;
 use super::import::MOST_IMPORTED;
-use super::{Core, lock};
+use super::{Core, Packaging, lock};
 
 /// Latency is reported in steps of this.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
+
+/// With caps that need parameter sets, so many frames may be lost before the first picture.
+const MOST_LOST: usize = 64;
+
+fn frame(obj: &gst_video::VideoEncoder, number: u64) -> Option<gst_video::VideoCodecFrame<'_>> {
+    i32::try_from(number).ok().and_then(|number| obj.frame(number))
+}
 
 impl Core {
     /// Sets up a stream for the caps and settings of now.
@@ -43,11 +51,9 @@ impl Core {
         config.profiles = wanted.profiles;
         config.level = wanted.level;
         config.colorimetry = caps::colorimetry(&info.colorimetry());
-        let fps = info.fps();
         // 0/1 is a variable rate: rate control needs some number.
-        if let (Ok(n @ 1..), Ok(d @ 1..)) = (u32::try_from(fps.numer()), u32::try_from(fps.denom())) {
-            config.rate = (n, d);
-        }
+        let rate = self.rate();
+        config.rate = rate.unwrap_or(config.rate);
         match worker.configure(&config, settings.device_timeout) {
             Ok(setup) => {
                 gst::debug!(self.cat(), obj = obj, "set up: {setup:?}");
@@ -62,6 +68,7 @@ impl Core {
                 drop(stats);
                 let mut state = lock(&self.state);
                 state.setup = Some(setup);
+                state.rate = rate;
                 state.bindings.clear();
                 (state.restart, state.failed) = (false, false);
                 Ok(())
@@ -78,12 +85,8 @@ impl Core {
         obj: &gst_video::VideoEncoder,
         input: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
     ) -> Result<(), gst::LoggableError> {
-        let caps = {
-            let state = lock(&self.state);
-            let chosen = state.setup.as_ref().map(|setup| setup.chosen).unwrap_or_default();
-            state.wanted.as_ref().map(|wanted| caps::output(wanted.codec, chosen.profile, chosen.level))
-        };
-        let caps = caps.ok_or_else(|| gst::loggable_error!(self.cat(), "nothing is set up"))?;
+        let (caps, packaged) =
+            self.output_caps().ok_or_else(|| gst::loggable_error!(self.cat(), "nothing is set up"))?;
         // At least the time of a frame until it has been measured.
         let info = input.info();
         let frame = u64::try_from(info.fps().numer())
@@ -91,11 +94,74 @@ impl Core {
             .filter(|n| *n > 0)
             .map(|n| Duration::from_secs_f64(f64::from(info.fps().denom().max(1)) / n as f64));
         self.report_latency(obj, frame.unwrap_or(LATENCY_STEP));
+        {
+            let mut state = lock(&self.state);
+            let lost = state.packaging.take().map(|before| before.lost).unwrap_or_default();
+            if packaged {
+                state.packaging = Some(Packaging { input: input.clone(), record: None, lost });
+                return Ok(());
+            }
+        }
         let output = obj
             .set_output_state(caps, Some(input))
             .map_err(|_| gst::loggable_error!(self.cat(), "no output caps"))?;
         obj.negotiate(output)
             .map_err(|_| gst::loggable_error!(self.cat(), "downstream does not take the caps"))
+    }
+
+    /// Caps of what comes out, without parameter sets, and whether those belong in them.
+    fn output_caps(&self) -> Option<(gst::Caps, bool)> {
+        let state = lock(&self.state);
+        let chosen = state.setup.as_ref().map(|setup| setup.chosen).unwrap_or_default();
+        let wanted = state.wanted.as_ref()?;
+        Some((caps::output(wanted, chosen.profile, chosen.level), wanted.packaged))
+    }
+
+    /// Lengths in place of start codes, if downstream wants that, with caps for the parameter sets of a keyframe in front.
+    /// `None`: a picture that nothing can be made of, as no keyframe came before.
+    fn package(
+        &self,
+        obj: &gst_video::VideoEncoder,
+        data: Vec<u8>,
+        keyframe: bool,
+    ) -> Result<Option<Vec<u8>>, gst::FlowError> {
+        let (codec, known, input, bits) = {
+            let state = lock(&self.state);
+            let (Some(packaging), Some(wanted)) = (&state.packaging, &state.wanted) else {
+                return Ok(Some(data));
+            };
+            let bits = state.info.as_ref().map_or(8, |info| info.comp_depth(0));
+            (wanted.codec, packaging.record.clone(), packaging.input.clone(), bits)
+        };
+        let record =
+            if keyframe { packaged::record(codec, &data, u8::try_from(bits).unwrap_or(8)) } else { None };
+        match record {
+            Some(record) if known.as_ref() != Some(&record) => {
+                let (caps, _) = self.output_caps().ok_or(gst::FlowError::NotNegotiated)?;
+                let mut output =
+                    obj.set_output_state(caps, Some(&input)).map_err(|_| gst::FlowError::NotNegotiated)?;
+                output.set_codec_data(&gst::Buffer::from_slice(record.clone()));
+                obj.negotiate(output)?;
+                let lost = lock(&self.state).packaging.as_mut().map(|packaging| {
+                    packaging.record = Some(record);
+                    std::mem::take(&mut packaging.lost)
+                });
+                for frame in lost.into_iter().flatten().filter_map(|number| frame(obj, number)) {
+                    obj.finish_frame(frame)?;
+                }
+            }
+            None if known.is_none() && keyframe => {
+                gst::element_error!(
+                    obj,
+                    gst::StreamError::Encode,
+                    ("The device gave no parameter sets, which these caps need: ask for stream-format=byte-stream")
+                );
+                return Err(gst::FlowError::Error);
+            }
+            None if known.is_none() => return Ok(None),
+            _ => {}
+        }
+        Ok(Some(packaged::picture(codec, &data)))
     }
 
     /// One frame in.
@@ -111,9 +177,15 @@ impl Core {
         frame.unset_flags(gst_video::VideoCodecFrameFlags::SYNC_POINT);
         let buffer = frame.input_buffer_owned().ok_or(gst::FlowError::Error)?;
         lock(&self.stats).frames_in += 1;
-        let (flow, failed, active) = {
-            let state = lock(&self.state);
-            (state.flow, state.failed, state.targets.active())
+        let own_rate = lock(&self.settings).max_framerate;
+        let (flow, failed, active, taken) = {
+            let mut state = lock(&self.state);
+            // Without a first picture there are no parameter sets for the caps, and without caps nothing can be left out.
+            let first = state.packaging.as_ref().is_some_and(|packaging| packaging.record.is_none());
+            let active = state.targets.active() || first;
+            let rate = state.targets.max_framerate(own_rate);
+            let taken = active && (state.pace.takes(frame.pts(), rate) || first || force);
+            (state.flow, state.failed, active, taken)
         };
         if failed {
             obj.finish_frame(frame)?;
@@ -123,8 +195,8 @@ impl Core {
             obj.finish_frame(frame)?;
             return Err(flow);
         }
-        if !active {
-            lock(&self.state).paused = true;
+        if !taken {
+            lock(&self.state).paused |= !active;
             lock(&self.stats).frames_paused += 1;
             return obj.finish_frame(frame);
         }
@@ -292,6 +364,7 @@ impl Core {
             Coded::Lost { number } => self.lose(obj, number),
             Coded::Frame { number: None, data, .. } => {
                 // More of a frame that the base class has forgotten.
+                let Some(data) = self.package(obj, data, false)? else { return Ok(gst::FlowSuccess::Ok) };
                 let mut buffer = gst::Buffer::from_mut_slice(data);
                 if let Some(buffer) = buffer.get_mut() {
                     buffer.set_pts(lock(&self.state).last_pts);
@@ -300,10 +373,11 @@ impl Core {
                 obj.src_pad().push(buffer)
             }
             Coded::Frame { number: Some(number), data, keyframe, encode_time } => {
-                let Some(mut frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) else {
+                let Some(mut frame) = frame(obj, number) else {
                     gst::debug!(self.cat(), obj = obj, "frame {number} is not waited for any more");
                     return Ok(gst::FlowSuccess::Ok);
                 };
+                let Some(data) = self.package(obj, data, keyframe)? else { return self.lose(obj, number) };
                 let latency = {
                     let mut stats = lock(&self.stats);
                     stats.frames_out += 1;
@@ -329,9 +403,26 @@ impl Core {
 
     /// Books a frame of which nothing came.
     fn lose(&self, obj: &gst_video::VideoEncoder, number: u64) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) else {
-            return Ok(gst::FlowSuccess::Ok);
+        let Some(frame) = frame(obj, number) else { return Ok(gst::FlowSuccess::Ok) };
+        let held = {
+            let mut state = lock(&self.state);
+            state.packaging.as_mut().filter(|packaging| packaging.record.is_none()).map(|packaging| {
+                let new = packaging.lost.insert(number);
+                (new, packaging.lost.len())
+            })
         };
+        if let Some((new, count)) = held {
+            lock(&self.stats).frames_dropped += u64::from(new);
+            if count > MOST_LOST {
+                gst::element_error!(
+                    obj,
+                    gst::StreamError::Encode,
+                    ("The device made nothing of the first {MOST_LOST} frames")
+                );
+                return Err(gst::FlowError::Error);
+            }
+            return Ok(gst::FlowSuccess::Ok);
+        }
         lock(&self.stats).frames_dropped += 1;
         gst::debug!(self.cat(), obj = obj, "frame {number} is lost");
         obj.finish_frame(frame)

@@ -132,6 +132,15 @@ impl Bench {
         }
     }
 
+    /// Without waiting.
+    pub fn error_now(&self) -> Option<String> {
+        let message = self.bus.pop_filtered(&[gst::MessageType::Error])?;
+        match message.view() {
+            gst::MessageView::Error(error) => Some(error.error().to_string()),
+            _ => None,
+        }
+    }
+
     /// Waits until something is so.
     pub fn until(&self, what: &str, mut so: impl FnMut(&Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(5);
