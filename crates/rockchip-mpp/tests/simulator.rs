@@ -3,74 +3,20 @@
 //! The safe layer over the simulated library: nothing leaks, nothing is freed twice, whoever drops what when.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // Helpers outside of test functions.
 
-use std::ffi::{CString, c_char};
+mod common;
+
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::{Simulator, mpp};
 use rockchip_mpp::{
     Buffer, Code, Coding, Context, Encoded, Encoder, EncoderConfig, Error, Frame, Group, HeaderMode,
-    InputMode, Mpp, RoiRegion, SeiMode, Timeout,
+    InputMode, RoiRegion, SeiMode, Timeout,
 };
 
-const OBJECTS: [&str; 7] = ["contexts", "frames", "packets", "buffers", "groups", "enc_cfgs", "ref_cfgs"];
 const WIDTH: u32 = 128;
 const HEIGHT: u32 = 96;
 const SIZE: usize = (WIDTH * HEIGHT * 3 / 2) as usize;
-
-/// The simulator, for one test at a time.
-struct Simulator {
-    library: libloading::Library,
-    /// As it was: the test of a device that hangs leaves things behind.
-    before: Vec<i64>,
-    misuse: i64,
-    _one: MutexGuard<'static, ()>,
-}
-
-impl Simulator {
-    fn new(options: &str) -> Self {
-        static ONE: Mutex<()> = Mutex::new(());
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the simulator's constructors do nothing.
-        let library = unsafe { libloading::Library::new(rockchip_mpp_sim::library().unwrap()) }.unwrap();
-        let mut simulator = Self { library, before: Vec::new(), misuse: 0, _one: one };
-        simulator.configure("default");
-        simulator.configure(options);
-        simulator.misuse = simulator.count("misuse");
-        simulator.before = OBJECTS.map(|name| simulator.count(name)).to_vec();
-        simulator
-    }
-
-    fn configure(&self, options: &str) {
-        let options = CString::new(options).unwrap();
-        // SAFETY: this is the function's signature.
-        let code = unsafe {
-            self.library.get::<unsafe extern "C" fn(*const c_char) -> i32>(b"mpp_sim_configure").unwrap()(
-                options.as_ptr(),
-            )
-        };
-        assert_eq!(code, 0, "{options:?}");
-    }
-
-    fn count(&self, name: &str) -> i64 {
-        let name = CString::new(name).unwrap();
-        // SAFETY: this is the function's signature.
-        unsafe {
-            self.library.get::<unsafe extern "C" fn(*const c_char) -> i64>(b"mpp_sim_count").unwrap()(
-                name.as_ptr(),
-            )
-        }
-    }
-
-    fn assert_clean(&self) {
-        assert_eq!(OBJECTS.map(|name| self.count(name)).to_vec(), self.before, "{OBJECTS:?}");
-        assert_eq!(self.count("misuse"), self.misuse);
-    }
-}
-
-fn mpp() -> Mpp {
-    Mpp::load(Some(rockchip_mpp_sim::library().unwrap().as_os_str())).unwrap()
-}
 
 fn encoder(coding: Coding, input: Timeout) -> (Encoder, EncoderConfig) {
     let encoder = Context::new(mpp())
