@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::controls::{Effect, Refused};
 use crate::encoder::{self, Encoder, Out, Raw, Setup};
 use crate::error::{EncoderError, ProbeError};
+use crate::ioctl::QueueError;
 use crate::ops::{Ready, V4l2Ops, Waker};
 use crate::probe::CodecSupport;
 
@@ -64,7 +65,7 @@ pub enum Change {
 
 enum Command {
     Configure(Box<Config>, mpsc::Sender<Result<Setup, Arc<EncoderError>>>),
-    Encode { slot: Slot, raw: Raw, number: u64, force_key: bool },
+    Encode { slot: Slot, raw: Raw, number: u64, force_key: bool, answer: Option<mpsc::Sender<bool>> },
     Change(Change),
     Drain,
     Flush(mpsc::Sender<()>),
@@ -274,7 +275,23 @@ impl Worker {
     /// # Errors
     /// If the thread has ended.
     pub fn encode(&self, slot: Slot, raw: Raw, number: u64, force_key: bool) -> Result<(), WorkerError> {
-        self.send(Command::Encode { slot, raw, number, force_key })
+        self.send(Command::Encode { slot, raw, number, force_key, answer: None })
+    }
+
+    /// As [`Worker::encode`], but waits until the device has the picture. `false`: it does not take this memory; nothing
+    /// is lost, and the stream goes on.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub fn offer(
+        &self,
+        slot: Slot,
+        raw: Raw,
+        number: u64,
+        force_key: bool,
+        timeout: Duration,
+    ) -> Result<bool, WorkerError> {
+        self.ask(|answer| Command::Encode { slot, raw, number, force_key, answer: Some(answer) }, timeout)
     }
 
     /// Gives a buffer back unused.
@@ -522,14 +539,29 @@ impl Loop {
                 });
                 let _ = answer.send(result.map_err(Arc::new));
             }
-            Command::Encode { slot, raw, number, force_key } => {
+            Command::Encode { slot, raw, number, force_key, answer } => {
+                let tell = |taken| answer.as_ref().map(|answer| answer.send(taken));
                 if !self.encoder.is_configured() {
                     out.push(Out::Lost { number });
+                    tell(true);
                     return;
                 }
                 self.since.insert(number, Instant::now());
-                let result = self.encoder.encode(slot, &raw, number, force_key, out);
+                let mut own = Vec::new();
+                let result = self.encoder.encode(slot, &raw, number, force_key, &mut own);
+                if let Err(EncoderError::Queue(error)) = &result
+                    && !matches!(error, QueueError::Gone)
+                    && answer.is_some()
+                {
+                    tracing::debug!(%error, "a picture is refused");
+                    self.since.remove(&number);
+                    out.extend(own.into_iter().filter(|out| matches!(out, Out::Slot(_))));
+                    tell(false);
+                    return;
+                }
+                out.append(&mut own);
                 self.check(result);
+                tell(true);
             }
             Command::Change(change) => {
                 let effect = match change {

@@ -28,6 +28,11 @@ pub(crate) fn dmabuf(buffer: &gst::BufferRef) -> Option<(RawFd, u32)> {
     if buffer.n_memory() != 1 {
         return None;
     }
-    let memory = buffer.peek_memory(0).downcast_memory_ref::<gst_allocators::DmaBufMemory>()?;
+    whole(buffer.peek_memory(0))
+}
+
+/// The descriptor and size of memory that is one DMABuf from its first byte on.
+pub(crate) fn whole(memory: &gst::MemoryRef) -> Option<(RawFd, u32)> {
+    let memory = memory.downcast_memory_ref::<gst_allocators::DmaBufMemory>()?;
     (memory.offset() == 0).then(|| (memory.fd(), u32::try_from(memory.maxsize()).unwrap_or(u32::MAX)))
 }

@@ -67,6 +67,47 @@ def test_sizes_that_the_device_does_not_take(size):
     assert out["error"] is None
 
 
+@pytest.mark.parametrize("mode", ["auto", "dmabuf", "mmap"])
+def test_dmabufs_are_read_where_they_are(mode):
+    plain = {"push": 12, "width": 640, "height": 480}
+    mapped = encode("v4l2m2menc", [plain])
+    out = encode(f"v4l2m2menc io-mode={mode}", [plain | {"dmabuf": True}])
+    assert out["error"] is None
+    assert [(frame["pts"], frame["sha256"]) for frame in out["frames"]] == [
+        (frame["pts"], frame["sha256"]) for frame in mapped["frames"]
+    ]
+    assert (mapped["imported"], mapped["copied"]) == (0, 12)
+    assert (out["imported"], out["copied"]) == ((0, 12) if mode == "mmap" else (12, 0))
+
+
+def test_dmabufs_that_the_device_cannot_read_are_copied_and_none_is_lost():
+    # The device pads this size, so that its planes are elsewhere; the next is one that it takes.
+    steps = [{"push": 6, "width": 642, "height": 482, "dmabuf": True}, {"push": 6, "width": 640, "height": 480, "dmabuf": True}]
+    out = encode("v4l2m2menc", steps)
+    assert [frame["pts"] for frame in out["frames"]] == [number * 10**9 // 30 for number in range(12)]
+    assert (out["error"], out["imported"], out["copied"]) == (None, 6, 6)
+
+
+def test_a_camera_that_exports_its_buffers():
+    code = """
+import gi
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+caps = "video/x-raw,format=NV12,width=640,height=480"
+pipeline = Gst.parse_launch(
+    f"v4l2src device=/dev/video4 io-mode=dmabuf num-buffers=20 ! {caps} ! v4l2m2menc name=enc ! video/x-fwht ! fakesink")
+pipeline.set_state(Gst.State.PLAYING)
+message = pipeline.get_bus().timed_pop_filtered(60 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
+print(message.type, message.parse_error() if message.type == Gst.MessageType.ERROR else "")
+stats = pipeline.get_by_name("enc").get_property("stats")
+print(*(stats.get_value(name) for name in ("frames-out", "frames-imported", "frames-copied")))
+pipeline.set_state(Gst.State.NULL)
+"""
+    done = run("--cameras", "1", "/usr/bin/python3", "-c", code)
+    assert done.stdout.split()[-3:] == [b"20", b"20", b"0"], done.stdout + done.stderr
+
+
 def test_nodes_that_are_no_encoder_are_named():
     for device, reason in [("/dev/video1", "nothing of H.264"), ("/dev/video3", "vim2m"), ("/dev/null", "no V4L2 device")]:
         done = run("gst-launch-1.0", "videotestsrc", "!", "v4l2m2menc", f"device={device}", "!", "fakesink", check=False)

@@ -110,6 +110,10 @@ fn set_format(file: &mut File, format: &mut v4l2_format, node: &Node, seen: &mut
             (mp.width, mp.height, mp.pixelformat, size, mp.colorspace)
         }
     };
+    let asked = match file.api {
+        Api::SinglePlane => pix.bytesperline,
+        Api::MultiPlane => mp.plane_fmt.first().map_or(0, |plane| plane.bytesperline),
+    };
     let known =
         |list: &[FourCc]| list.iter().find(|one| one.0 == code).or(list.first()).copied().unwrap_or_default();
     if capture {
@@ -126,6 +130,7 @@ fn set_format(file: &mut File, format: &mut v4l2_format, node: &Node, seen: &mut
         file.width = round(width.clamp(s.min_width, s.max_width), s.step_width);
         file.height = round(height.clamp(s.min_height, s.max_height), s.step_height);
         file.crop = (file.width, file.height);
+        file.stride = if node.faults.fixed_stride { 0 } else { asked };
         seen.colorspace = colorspace;
     }
     let planes = file.planes(capture);
@@ -339,6 +344,16 @@ fn queue_buffer(file: &mut File, buffer: &mut v4l2_buffer, node: &Node) -> io::R
     if found.in_queue {
         return Err(errno(libc::EINVAL));
     }
+    if !capture && buffer.memory == V4L2_MEMORY_DMABUF {
+        if let Some((count, code)) = node.faults.refuse_dmabuf
+            && file.imported >= count
+        {
+            return Err(errno(code));
+        }
+        file.imported += 1;
+    }
+    let side = file.side(capture);
+    let found = side.buffers.get_mut(buffer.index as usize).ok_or_else(|| errno(libc::EINVAL))?;
     let single = [v4l2_plane { bytesused: buffer.bytesused, length: buffer.length, ..Default::default() }];
     let dmabuf = side.memory == V4L2_MEMORY_DMABUF;
     let planes: &[v4l2_plane] = match api {

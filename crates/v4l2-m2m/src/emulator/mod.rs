@@ -72,6 +72,10 @@ pub struct Faults {
     pub most_buffers: u32,
     /// REQBUFS refuses DMABuf.
     pub no_dmabuf: bool,
+    /// QBUF of a DMABuf answers this once so many were queued.
+    pub refuse_dmabuf: Option<(u64, i32)>,
+    /// Lines are as long as the driver wants, not as S_FMT asks for.
+    pub fixed_stride: bool,
     /// S_FMT of the raw format answers this.
     pub format: Option<i32>,
 }
@@ -255,6 +259,10 @@ struct File {
     api: Api,
     coded: FourCc,
     coded_size: u32,
+    /// What S_FMT asked for.
+    stride: u32,
+    /// DMABufs that were queued.
+    imported: u64,
     raw: FourCc,
     width: u32,
     height: u32,

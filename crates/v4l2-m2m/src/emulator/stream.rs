@@ -30,6 +30,8 @@ impl File {
             api,
             coded: node.coded.first().copied().unwrap_or_default(),
             coded_size: 1 << 20,
+            stride: 0,
+            imported: 0,
             raw: node.raw.first().copied().unwrap_or_default(),
             width: node.sizes.min_width,
             height: node.sizes.min_height,
@@ -69,7 +71,7 @@ impl File {
 
     /// Lines are longer than they need be, so that nobody gets by with the width.
     pub(super) fn stride(&self) -> u32 {
-        self.width.next_multiple_of(64)
+        if self.stride >= self.width { self.stride } else { self.width.next_multiple_of(64) }
     }
 
     pub(super) fn side(&mut self, capture: bool) -> &mut Side {

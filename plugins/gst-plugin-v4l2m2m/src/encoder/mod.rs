@@ -49,6 +49,25 @@ pub enum HeaderMode {
     FirstFrame,
 }
 
+/// Whose memory the device reads.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstV4l2EncIoMode")]
+#[non_exhaustive]
+pub enum IoMode {
+    /// DMABufs are read where they are, if the device can; the rest is copied.
+    #[default]
+    #[enum_value(name = "DMABufs where they are, the rest copied", nick = "auto")]
+    Auto,
+    /// The device's own, which everything is copied to.
+    #[enum_value(name = "Everything copied to the device's own memory", nick = "mmap")]
+    Mmap,
+    /// As `auto`, but the device is set up for DMABufs before the first has come.
+    #[enum_value(name = "As auto, set up for DMABufs from the start", nick = "dmabuf")]
+    DmaBuf,
+}
+
 /// What an element has of its own.
 #[derive(Debug)]
 pub(crate) struct Kind {
@@ -119,6 +138,8 @@ pub(crate) struct State {
     pub announced: Memory,
     /// DMABufs that the device cannot read are copied, from the first on.
     pub copying: bool,
+    /// Bytes of a line of the DMABufs, if it is not what the device would choose.
+    pub stride: Option<u32>,
     /// The device's buffer of each descriptor: its library wants them to stay together.
     pub bindings: HashMap<RawFd, u32>,
     pub targets: Targets,
@@ -292,7 +313,7 @@ impl Core {
         let wanted = caps::choose(&allowed, &worker.info().codecs, raw).ok_or_else(|| {
             gst::loggable_error!(self.cat(), "the device makes none of {allowed} from {}", info.format())
         })?;
-        let memory = state.caps().map_or(Memory::System, Memory::of);
+        let memory = self.expected(state.caps().map_or(Memory::System, Memory::of));
         let only_rate = {
             let streaming = lock(&self.state);
             streaming.setup.is_some()
@@ -310,7 +331,9 @@ impl Core {
             let mut streaming = lock(&self.state);
             streaming.info = Some(info);
             streaming.wanted = Some(wanted);
-            (streaming.memory, streaming.copying) = (memory, false);
+            if !only_rate {
+                (streaming.memory, streaming.copying, streaming.stride) = (memory, false, None);
+            }
         }
         if only_rate {
             self.change_rate(obj);

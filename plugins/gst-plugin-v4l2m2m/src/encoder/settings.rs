@@ -9,7 +9,7 @@ use gst::glib;
 use gst::prelude::*;
 use v4l2_m2m::config;
 
-use super::HeaderMode;
+use super::{HeaderMode, IoMode};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     pub au_delimiter: bool,
     pub slice_size: u32,
     pub max_pending: u32,
+    pub io_mode: IoMode,
     pub device_timeout: Duration,
     pub extra_controls: Option<gst::Structure>,
     pub library_path: Option<String>,
@@ -59,6 +60,7 @@ impl Default for Settings {
             au_delimiter: false,
             slice_size: 0,
             max_pending: 4,
+            io_mode: IoMode::default(),
             device_timeout: Duration::from_secs(5),
             extra_controls: None,
             library_path: None,
@@ -129,6 +131,7 @@ impl Settings {
             "header-mode" => self.header_mode = value.get().unwrap_or_default(),
             "au-delimiter" => self.au_delimiter = value.get().unwrap_or_default(),
             "slice-size" => self.slice_size = value.get().unwrap_or(self.slice_size),
+            "io-mode" => self.io_mode = value.get().unwrap_or_default(),
             "max-pending" => self.max_pending = value.get().unwrap_or(self.max_pending),
             "device-timeout" => {
                 self.device_timeout = value.get().map_or(self.device_timeout, Duration::from_nanos);
@@ -160,6 +163,7 @@ impl Settings {
             "header-mode" => self.header_mode.to_value(),
             "au-delimiter" => self.au_delimiter.to_value(),
             "slice-size" => self.slice_size.to_value(),
+            "io-mode" => self.io_mode.to_value(),
             "max-pending" => self.max_pending.to_value(),
             "device-timeout" => nanos(self.device_timeout).to_value(),
             "extra-controls" => self.extra_controls.to_value(),

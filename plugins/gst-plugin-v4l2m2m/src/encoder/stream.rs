@@ -12,6 +12,7 @@ use gst_video::prelude::*;
 use v4l2_m2m::config::Config;
 use v4l2_m2m::encoder::Raw;
 use v4l2_m2m::error::EncoderError;
+use v4l2_m2m::ioctl::BuffersError;
 use v4l2_m2m::packaged;
 use v4l2_m2m::picture::Source;
 use v4l2_m2m::worker::{Coded, Notice, Step, Want, Worker, WorkerError};
@@ -45,8 +46,12 @@ impl Core {
         settings.apply(&mut config);
         (config.bitrate, config.peak_bitrate) = self.bitrate();
         if import {
-            // One for each buffer of upstream's pool; how many are in the device at once is another matter.
-            (config.memory, config.inputs) = (v4l2_m2m::ioctl::Memory::DmaBuf, MOST_IMPORTED);
+            config.memory = v4l2_m2m::ioctl::Memory::DmaBuf;
+            config.stride = lock(&self.state).stride;
+            if self.binds() {
+                // One for each buffer of upstream's pool; how many are in the device at once is another matter.
+                config.inputs = MOST_IMPORTED;
+            }
         }
         config.profiles = wanted.profiles;
         config.level = wanted.level;
@@ -72,6 +77,18 @@ impl Core {
                 state.bindings.clear();
                 (state.restart, state.failed) = (false, false);
                 Ok(())
+            }
+            Err(WorkerError::Encoder(error))
+                if import
+                    && !self.binds()
+                    && matches!(
+                        *error,
+                        EncoderError::Buffers { queue: "OUTPUT", error: BuffersError::Unsupported }
+                    ) =>
+            {
+                gst::warning!(self.cat(), obj = obj, "DMABufs are copied, from now on: {error}");
+                lock(&self.state).copying = true;
+                self.set_up(obj, worker)
             }
             Err(error) => {
                 self.post(obj, &error);
@@ -204,9 +221,10 @@ impl Core {
         self.notices(obj, &worker);
         force |= std::mem::take(&mut lock(&self.state).paused);
         let (restart, missing) = {
+            let found = self.found(&buffer);
             let mut state = lock(&self.state);
-            if state.announced != state.memory {
-                (state.memory, state.copying) = (state.announced, false);
+            if found != state.memory {
+                (state.memory, state.copying, state.stride) = (found, false, None);
                 state.restart |= state.setup.is_some();
             }
             (state.restart, state.setup.is_none())

@@ -14,6 +14,7 @@ use v4l2_m2m::worker::WorkerError;
 
 use super::settings;
 use crate::encoder::{Core, Kind, Settings, lock};
+use crate::nvmm::DMABUF;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("v4l2m2menc", gst::DebugColorFlags::empty(), Some("V4L2 mem2mem encoder"))
@@ -25,7 +26,7 @@ static KIND: Kind = Kind {
     category: &CAT,
     codecs: &Codec::ALL,
     raws: &RawFormat::ALL,
-    features: &[],
+    features: &[DMABUF],
     ops: |_| Ok(crate::testing::ops()),
     refused,
     hint: |device| {

@@ -98,6 +98,11 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                 default.intra_refresh,
                 false,
             ),
+            glib::ParamSpecEnum::builder_with_default("io-mode", default.io_mode)
+                .nick("I/O mode")
+                .blurb("Whose memory the device reads")
+                .mutable_ready()
+                .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("extra-controls")
                 .nick("Extra controls")
                 .blurb("Any controls of the device by the names that v4l2-ctl -L shows, set last")

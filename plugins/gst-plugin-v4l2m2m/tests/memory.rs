@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Pictures of `v4l2m2menc` that are DMABufs: read where they are when the driver can, else copied once, and never lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use common::*;
+use gst::prelude::*;
+use gst_allocators::prelude::*;
+use v4l2_m2m::emulator::{Faults, Node};
+use v4l2_m2m::ioctl::Api;
+
+/// Whose pictures are in one piece of memory. (That of the other interface wants them in two.)
+fn single() -> Node {
+    Node::encoder("/dev/video0", Api::SinglePlane)
+}
+
+/// As GStreamer has DMABufs; a memfd does for the emulated driver.
+fn memory(data: &[u8]) -> gst::Memory {
+    // SAFETY: a string with a terminating zero, and a new descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"picture".as_ptr(), 0)) };
+    let file = std::fs::File::from(fd);
+    file.write_all_at(data, 0).unwrap();
+    // SAFETY: the descriptor is the allocator's from now on.
+    unsafe { gst_allocators::DmaBufAllocator::new().alloc_dmabuf(OwnedFd::from(file), data.len()) }.unwrap()
+}
+
+/// A frame in DMABufs of these sizes, each filled with the frame's number.
+fn frame(number: u64, sizes: &[usize]) -> gst::Buffer {
+    let mut buffer = gst::Buffer::new();
+    let writable = buffer.get_mut().unwrap();
+    for size in sizes {
+        writable.append_memory(memory(&vec![number as u8; *size]));
+    }
+    writable.set_pts(gst::ClockTime::from_mseconds(number * 33));
+    buffer
+}
+
+fn push(bench: &mut Bench, buffer: gst::Buffer) {
+    assert_eq!(bench.harness.push(buffer), Ok(gst::FlowSuccess::Ok), "{:?}", bench.error_now());
+}
+
+/// So many frames of 64 x 64, DMABufs; what came out, and how often a picture was imported and copied.
+fn run(bench: &mut Bench, count: u64) -> (Vec<u64>, u64, u64) {
+    for number in 0..count {
+        push(bench, frame(number, &[64 * 96]));
+    }
+    outcome(bench, count)
+}
+
+fn outcome(bench: &mut Bench, count: u64) -> (Vec<u64>, u64, u64) {
+    bench.eos();
+    let numbers = Bench::numbers(&bench.pull());
+    let seen: Vec<_> = bench.emulator.seen().corners.iter().map(|corner| u64::from(corner.0)).collect();
+    assert_eq!(seen, (0..count).collect::<Vec<_>>(), "the pictures themselves, each once");
+    assert_eq!(bench.error_now(), None);
+    (numbers, bench.stat("frames-imported"), bench.stat("frames-copied"))
+}
+
+fn all(count: u64) -> Vec<u64> {
+    (0..count).collect()
+}
+
+fn announced(bench: &mut Bench) {
+    let mut caps: gst::Caps = caps(64, 64, 30).parse().unwrap();
+    caps.get_mut().unwrap().set_features(0, Some(gst::CapsFeatures::new(["memory:DMABuf"])));
+    bench.harness.set_src_caps(caps);
+}
+
+#[test]
+fn dmabufs_go_in_without_a_copy() {
+    for (node, sizes) in [(single(), &[64 * 96][..]), (node(), &[64 * 64, 64 * 32])] {
+        for announce in [true, false] {
+            let mut bench = bench(node.clone(), H264, |_| ());
+            if announce {
+                announced(&mut bench);
+            }
+            for number in 0..50 {
+                push(&mut bench, frame(number, sizes));
+            }
+            assert_eq!(outcome(&mut bench, 50), (all(50), 50, 0), "{sizes:?} {announce}");
+            // At the first of them, as the stream was set up for others.
+            assert_eq!(bench.stat("restarts"), 1, "{sizes:?}");
+        }
+    }
+    // Set up for them from the start.
+    let mut bench = bench(single(), H264, |element| element.set_property_from_str("io-mode", "dmabuf"));
+    assert_eq!(run(&mut bench, 10), (all(10), 10, 0));
+    assert_eq!(bench.stat("restarts"), 0);
+}
+
+#[test]
+fn the_producers_strides_are_asked_for() {
+    for (fixed_stride, imported) in [(false, 5), (true, 0)] {
+        let node = single().with(Faults { fixed_stride, ..Faults::default() });
+        let mut bench = bench(node, H264, |_| ());
+        bench.size(80, 64);
+        for number in 0..5 {
+            push(&mut bench, frame(number, &[80 * 96]));
+        }
+        assert_eq!(outcome(&mut bench, 5), (all(5), imported, 5 - imported), "{fixed_stride}");
+    }
+}
+
+#[test]
+fn what_the_driver_refuses_is_copied_and_not_lost() {
+    for faults in [
+        Faults { no_dmabuf: true, ..Faults::default() },
+        // From the first one on; all at once in the middle.
+        Faults { refuse_dmabuf: Some((0, libc::EFAULT)), ..Faults::default() },
+        Faults { refuse_dmabuf: Some((7, libc::EINVAL)), ..Faults::default() },
+    ] {
+        let imported = faults.refuse_dmabuf.map_or(0, |refuse| refuse.0);
+        let mut bench = bench(single().with(faults.clone()), H264, |_| ());
+        announced(&mut bench);
+        assert_eq!(run(&mut bench, 20), (all(20), imported, 20 - imported), "{faults:?}");
+        assert_eq!(bench.stat("frames-dropped"), 0);
+    }
+    // A device that is gone is no reason to copy.
+    let mut bench = bench(single(), H264, |_| ());
+    push(&mut bench, frame(0, &[64 * 96]));
+    bench.emulator.fault(|faults| faults.gone = true);
+    while bench.harness.push(frame(1, &[64 * 96])).is_ok() {}
+    assert!(bench.error().unwrap().contains("vanished"));
+}
+
+#[test]
+fn dmabufs_that_cannot_be_read_in_place_are_copied() {
+    // In two pieces for a device that wants one, and the other way round; in the middle of a DMABuf.
+    let sizes: [&[usize]; 2] = [&[64 * 64, 64 * 32], &[64 * 96 + 1]];
+    let middle = |number: u64| {
+        let mut buffer = frame(number, &[64 * 97]);
+        buffer.get_mut().unwrap().resize(64..64 * 97).unwrap();
+        buffer
+    };
+    let mut two = bench(single(), H264, |_| ());
+    for number in 0..5 {
+        push(&mut two, frame(number, sizes[0]));
+    }
+    assert_eq!(outcome(&mut two, 5), (all(5), 0, 5));
+    let mut one = bench(node(), H264, |_| ());
+    assert_eq!(run(&mut one, 5), (all(5), 0, 5));
+    let mut inside = bench(single(), H264, |_| ());
+    for number in 0..5 {
+        push(&mut inside, middle(number));
+    }
+    assert_eq!(outcome(&mut inside, 5), (all(5), 0, 5));
+    // Larger ones do no harm.
+    let mut larger = bench(single(), H264, |_| ());
+    for number in 0..5 {
+        push(&mut larger, frame(number, sizes[1]));
+    }
+    assert_eq!(outcome(&mut larger, 5), (all(5), 5, 0));
+    // Nobody wants it.
+    let mut mmap = bench(single(), H264, |element| element.set_property_from_str("io-mode", "mmap"));
+    announced(&mut mmap);
+    assert_eq!(run(&mut mmap, 5), (all(5), 0, 5));
+    assert_eq!(mmap.stat("restarts"), 0);
+}
+
+#[test]
+fn from_one_memory_to_another() {
+    let mut bench = bench(single(), H264, |element| element.set_property("gop-size", 1000_i32));
+    bench.push(3);
+    for number in 3..6 {
+        push(&mut bench, frame(number, &[64 * 96]));
+    }
+    bench.next = 6;
+    bench.push(3);
+    // Once copied, always copied, or each frame would cost a new stream.
+    for number in 9..12 {
+        push(&mut bench, frame(number, &[64 * 96]));
+    }
+    assert_eq!(outcome(&mut bench, 12), (all(12), 3, 9));
+    assert_eq!(bench.stat("restarts"), 1);
+}
