@@ -46,7 +46,19 @@ impl Group {
     /// # Errors
     /// What was tried, and how each failed.
     pub fn internal(mpp: Mpp) -> Result<Self, Error> {
-        let cachable = mpp.can_sync();
+        Self::first_that_works(mpp, mpp.can_sync())
+    }
+
+    /// The same without the CPU's cache: for memory that others write to, who do not tell it of that. Reading such memory is
+    /// slow.
+    ///
+    /// # Errors
+    /// What was tried, and how each failed.
+    pub fn uncached(mpp: Mpp) -> Result<Self, Error> {
+        Self::first_that_works(mpp, false)
+    }
+
+    fn first_that_works(mpp: Mpp, cachable: bool) -> Result<Self, Error> {
         let flags = if cachable { consts::MPP_BUFFER_FLAGS_CACHABLE } else { 0 };
         let mut tried = Vec::new();
         for (name, kind) in [

@@ -3,12 +3,12 @@
 //! dma-bufs inside of GStreamer's buffers.
 #![allow(unsafe_code)] // GStreamer tells descriptors as plain numbers.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst_allocators::prelude::*;
-use rockchip_mpp::PictureBuffer;
+use rockchip_mpp::{Buffer, PictureBuffer};
 
 /// A buffer's only memory, if it is a dma-buf from its first byte on.
 pub(crate) struct DmaBuf<'a> {
@@ -55,8 +55,8 @@ impl Drop for Keeper {
 }
 
 unsafe extern "C" fn drop_keeper(keeper: gst::glib::ffi::gpointer) {
-    // SAFETY: GStreamer hands back what `wrap` gave it, once.
-    drop(unsafe { Box::from_raw(keeper.cast::<Keeper>()) });
+    // SAFETY: GStreamer hands back what `adopt` gave it, once.
+    drop(unsafe { Box::from_raw(keeper.cast::<Box<dyn Send>>()) });
 }
 
 /// The first `size` bytes of a decoded picture as a dma-buf's memory, without a copy. It is read-only: the hardware still
@@ -75,20 +75,52 @@ pub(crate) fn wrap(
     if size > whole {
         return Err(format!("a picture of {size} bytes in a buffer of {whole}"));
     }
+    held.fetch_add(1, Ordering::AcqRel);
+    let keeper = Box::new(Keeper { _picture: picture, held: held.clone() });
+    let memory = adopt(allocator, fd, whole, size, keeper)?;
+    let object: *mut gst::ffi::GstMemory = memory.as_mut_ptr();
+    // SAFETY: the memory is new and nobody else's.
+    unsafe { (*object).mini_object.flags |= gst::ffi::GST_MEMORY_FLAG_READONLY };
+    Ok(memory)
+}
+
+/// The first `size` bytes of a buffer of MPP's as a dma-buf's memory, to be written to. It is MPP's again when the memory
+/// goes.
+///
+/// # Errors
+/// What failed.
+pub(crate) fn wrap_writable(
+    allocator: &gst_allocators::DmaBufAllocator,
+    buffer: Buffer,
+    size: usize,
+) -> Result<gst::Memory, String> {
+    let fd = buffer.export().map_err(|error| error.to_string())?;
+    let whole = buffer.size();
+    if size > whole {
+        return Err(format!("a frame of {size} bytes in a buffer of {whole}"));
+    }
+    adopt(allocator, fd, whole, size, Box::new(buffer))
+}
+
+/// A memory of `size` of a descriptor's `whole` bytes, and what it keeps alive.
+fn adopt(
+    allocator: &gst_allocators::DmaBufAllocator,
+    fd: OwnedFd,
+    whole: usize,
+    size: usize,
+    keeper: Box<dyn Send>,
+) -> Result<gst::Memory, String> {
     // SAFETY: the descriptor is the memory's from now on, and refers to as many bytes.
     let mut memory = unsafe { allocator.alloc_dmabuf(fd, whole) }.map_err(|error| error.to_string())?;
     memory.get_mut().ok_or("the new memory is somebody else's")?.resize(..size);
-    held.fetch_add(1, Ordering::AcqRel);
-    let keeper = Box::new(Keeper { _picture: picture, held: held.clone() });
     let object: *mut gst::ffi::GstMemory = memory.as_mut_ptr();
     // SAFETY: the memory is new and nobody else's. The keeper is its own from now on, and dropped with it, by whichever
-    // thread: it is Send.
+    // thread: it is Send. The outer box makes a thin pointer of it.
     unsafe {
-        (*object).mini_object.flags |= gst::ffi::GST_MEMORY_FLAG_READONLY;
         gst::ffi::gst_mini_object_set_qdata(
             object.cast(),
-            gst::glib::translate::IntoGlib::into_glib(gst::glib::Quark::from_str("rkmppdec-picture")),
-            Box::into_raw(keeper).cast(),
+            gst::glib::translate::IntoGlib::into_glib(gst::glib::Quark::from_str("rkmpp-keeper")),
+            Box::into_raw(Box::new(keeper)).cast(),
             Some(drop_keeper),
         );
     }

@@ -20,6 +20,7 @@ use super::config::{self, Live};
 use super::flow::{Flow, HANG, Output, lock};
 use super::input::{self, InputError};
 use super::layout::{self, Format, Layout};
+use super::pool::Pool;
 use super::settings::{self, Settings};
 use super::targets::{EVENT, Targets, Wish};
 use super::{HeaderMode, Rotation, bitstream};
@@ -289,11 +290,32 @@ impl VideoEncoderImpl for RkMppEnc {
 
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        self.offer_memory(query);
         self.parent_propose_allocation(query)
     }
 }
 
 impl RkMppEnc {
+    /// Offers memory of the hardware's to who writes frames, so that they need not be copied.
+    fn offer_memory(&self, query: &mut gst::query::Allocation) {
+        let (caps, wanted) = query.get();
+        let info = caps.and_then(|caps| VideoInfo::from_caps(caps).ok()).filter(|_| wanted);
+        let format = info.as_ref().and_then(|info| layout::find(info.format()));
+        let mpp = *lock(&self.mpp);
+        let (Some(info), Some(format), Some(mpp)) = (info, format, mpp) else { return };
+        let size =
+            Layout::aligned(format, info.width() as usize, info.height() as usize).size.max(info.size());
+        match (Pool::new(mpp), u32::try_from(size)) {
+            // As many as may be in flight, and one to be written to.
+            (Ok(pool), Ok(size)) => {
+                let least = lock(&self.settings).max_pending + 1;
+                query.add_allocation_pool(Some(&pool), size, least, 0);
+            }
+            (Err(error), _) => gst::debug!(CAT, imp = self, "no memory is offered: {error}"),
+            (_, Err(_)) => {}
+        }
+    }
+
     fn wish(&self) -> Wish {
         lock(&self.targets).wish()
     }

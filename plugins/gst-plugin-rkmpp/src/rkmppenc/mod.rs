@@ -6,7 +6,8 @@
 //!
 //! `rkmppenc` encodes video with the hardware of Rockchip SoCs (RK3588, RK3576, RK356x, RK3399 …), through Rockchip's
 //! MPP library, which it looks for when the element goes to READY. What downstream wants decides the codec: H.264
-//! (first choice), H.265, VP8 or JPEG. Frames in dma-bufs are not copied, others once.
+//! (first choice), H.265, VP8 or JPEG. Frames in dma-bufs, or in memory that the element
+//! offers upstream, are not copied, others once.
 //!
 //! ## Example pipelines
 //! Record a camera:
@@ -32,6 +33,7 @@ mod imp;
 mod input;
 mod layout;
 mod level;
+mod pool;
 mod settings;
 mod stats;
 mod targets;
