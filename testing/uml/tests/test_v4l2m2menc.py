@@ -2,6 +2,7 @@
 """`v4l2m2menc` on a real V4L2 core: the kernel's virtual codec (FWHT), beside GStreamer's own element."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -132,3 +133,14 @@ print(counts[4], counts[-1])
 """
     first, last = run("/usr/bin/python3", "-c", code).stdout.split()[-2:]
     assert first == last
+
+
+def test_the_bench_prints_its_table():
+    words = [UML / "bench", "--rounds", "1", "--frames", "5", "--size", "640x480"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| 640x480")]
+    assert [row[1].strip() for row in rows[:2]] == ["latency p50", "latency p95"] and len(rows) == 4
+    assert all(float(cell) > 0 for row in rows[:2] for cell in row[2:])
+    done = subprocess.run([*words[:-1], "1x1"], capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0 and "ended with status" in done.stderr
