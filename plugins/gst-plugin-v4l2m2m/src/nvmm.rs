@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Pictures that are in memory of the hardware already.
-#![allow(unsafe_code)] // What NVIDIA's elements map is a structure with a pointer.
+#![allow(unsafe_code)] // What NVIDIA's elements map is a structure with a pointer; an allocator is given a descriptor.
 
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
+use gst::glib;
+use gst_allocators::prelude::*;
 use v4l2_m2m::surface::{self, Surface, SurfaceError};
 
 /// Caps feature of NVIDIA's elements.
@@ -35,4 +37,17 @@ pub(crate) fn dmabuf(buffer: &gst::BufferRef) -> Option<(RawFd, u32)> {
 pub(crate) fn whole(memory: &gst::MemoryRef) -> Option<(RawFd, u32)> {
     let memory = memory.downcast_memory_ref::<gst_allocators::DmaBufMemory>()?;
     (memory.offset() == 0).then(|| (memory.fd(), u32::try_from(memory.maxsize()).unwrap_or(u32::MAX)))
+}
+
+/// GStreamer's memory of a DMABuf of `size` bytes.
+///
+/// # Errors
+/// If the allocator refuses.
+pub(crate) fn share(
+    allocator: &gst_allocators::DmaBufAllocator,
+    fd: OwnedFd,
+    size: usize,
+) -> Result<gst::Memory, glib::BoolError> {
+    // SAFETY: the descriptor is the allocator's from now on, and nobody else's.
+    unsafe { allocator.alloc_dmabuf(fd, size) }
 }

@@ -25,6 +25,7 @@ use v4l2_m2m::picture::RawFormat;
 use v4l2_m2m::worker::{Change, Worker, WorkerError};
 
 use crate::nvmm::{DMABUF, NVMM};
+use crate::pool::HeapPool;
 
 pub(crate) use settings::Settings;
 use stats::Stats;
@@ -63,8 +64,8 @@ pub enum IoMode {
     /// The device's own, which everything is copied to.
     #[enum_value(name = "Everything copied to the device's own memory", nick = "mmap")]
     Mmap,
-    /// As `auto`, but the device is set up for DMABufs before the first has come.
-    #[enum_value(name = "As auto, set up for DMABufs from the start", nick = "dmabuf")]
+    /// As `auto`, but the device is set up for DMABufs before the first has come, and upstream is offered some to write to.
+    #[enum_value(name = "DMABufs where they are, and some to write to for upstream", nick = "dmabuf")]
     DmaBuf,
 }
 
@@ -406,8 +407,31 @@ impl Core {
 
     /// What upstream is told of memory.
     pub fn propose_allocation(&self, query: &mut gst::query::Allocation) {
+        let (_, need_pool) = query.get();
+        if need_pool
+            && self.fills_dmabufs()
+            && let Some((pool, size)) = self.pool()
+        {
+            gst::debug!(self.cat(), "offering a pool of DMABufs");
+            query.add_allocation_pool(Some(&pool), size, 2, 0);
+        }
         // Any strides and offsets are taken.
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+    }
+
+    /// Whether upstream is to write where the device reads.
+    fn fills_dmabufs(&self) -> bool {
+        lock(&self.settings).io_mode == IoMode::DmaBuf && !self.binds()
+    }
+
+    /// Buffers that are laid out as the device was set up for.
+    fn pool(&self) -> Option<(HeapPool, u32)> {
+        let state = lock(&self.state);
+        let (info, setup) = state.info.as_ref().zip(state.setup.as_ref())?;
+        if state.copying {
+            return None;
+        }
+        HeapPool::new(info, &setup.layout)
     }
 
     fn worker(&self) -> Option<Arc<Worker>> {
