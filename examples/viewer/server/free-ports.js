@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Prints free loopback ports, one a line: `free-ports.js tcp:7880 tcp udp` (the wanted number is taken if it is free).
 import dgram from 'node:dgram';
+import { readFileSync } from 'node:fs';
 import net from 'node:net';
 import { pathToFileURL } from 'node:url';
 
@@ -20,6 +21,30 @@ function udp(port) {
   });
 }
 
+// Below the range from which outgoing connections are given theirs: one of those must not take the port before it is used.
+const FIRST = 10_000;
+const TRIES = 100;
+
+function endOfFree() {
+  try {
+    return Number(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8').split(/\s/)[0]);
+  } catch {
+    return 0;
+  }
+}
+
+async function any(open) {
+  const end = endOfFree();
+  for (let n = 0; end >= 2 * FIRST && n < TRIES; n += 1) {
+    try {
+      return await open(FIRST + Math.floor(Math.random() * (end - FIRST)));
+    } catch {
+      // Taken.
+    }
+  }
+  return open(0);
+}
+
 /** All ports are held until every one is found, so that no two are the same. */
 export async function freePorts(wishes) {
   const open = { tcp, udp };
@@ -28,7 +53,7 @@ export async function freePorts(wishes) {
     for (const wish of wishes) {
       const [kind, number] = wish.split(':');
       if (!open[kind]) throw new Error(`"${wish}": tcp or udp, and a port number behind a colon if one is wanted`);
-      held.push(await open[kind](Number(number ?? 0)).catch(() => open[kind](0)));
+      held.push(await (number ? open[kind](Number(number)).catch(() => any(open[kind])) : any(open[kind])));
     }
     return held.map(({ port }) => port);
   } finally {

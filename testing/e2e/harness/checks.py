@@ -3,13 +3,13 @@
 
 import warnings
 
-from .proc import wait_until
+from .proc import PATIENCE, wait_until
 
 # The median way from painting to the viewer's decoded picture, 4 x the 100 ms that a loopback should stay below.
 DELAY_LIMIT_MS = 400
 
 
-def sfu_received(server, room, identity, mime="video/H264", timeout=10, count=1):
+def sfu_received(server, room, identity, mime="video/H264", timeout=PATIENCE, count=1):
     """The server's own receive statistics of a finished track (written when the publisher has left)."""
 
     def entry():
@@ -29,11 +29,29 @@ def assert_all_received(stats, frames):
     assert frames - 1 <= stats["frames"] <= frames + 1, stats
 
 
+def assert_decoded(viewer, feed, first=None, last=None):
+    """Every picture from `first` to `last` (default: those seen) came to the viewer's decoder.
+
+    Of pictures that come due together, as after a moment in which nothing ran, the SDK shows the last only. What is
+    missing among those shown must be in the decoder's count.
+    """
+    report = feed.report(first, last)
+    if not report["missing"]:
+        return
+    numbers = feed.numbers()
+    assert len(report["missing"]) <= report["received"] / 4, report
+    wanted = max(numbers) - min(numbers) + 1
+    # The statistics are a moment old.
+    wait_until(lambda: viewer.inbound(feed)["frames_decoded"] >= wanted, 5, lambda: f"{wanted} decoded pictures: {viewer.inbound(feed)}, {report}")
+    assert viewer.inbound(feed)["packets_lost"] == 0, (viewer.inbound(feed), report)
+
+
 def assert_whole(feed, last, stats, latest_start=0):
     """Frames up to number `last` are here, in order, readable, none lost on our way to the server.
 
     The first numbers may be missing: a viewer starts at the first key frame after it subscribed, which must not be
-    later than `latest_start`.
+    later than `latest_start`. Of those later on the viewer may not have shown all (see `assert_decoded`): what counts is
+    what the server received.
     """
     report = feed.report(last=last)
     numbers = feed.numbers()
@@ -41,8 +59,8 @@ def assert_whole(feed, last, stats, latest_start=0):
     assert numbers[0] <= latest_start, f"the first picture is number {numbers[0]}: {report}"
     assert report["unreadable"] == 0 and report["out_of_order"] == 0 and report["repeated"] == 0, report
     if report["missing"]:
-        # Between server and viewer is not our way: it counts only when the server missed something too.
         assert not stats["packetsLost"], f"lost on the way to the server ({stats['packetsLost']} packets): {report}"
-        assert max(report["missing"]) - min(report["missing"]) < 30, f"a long hole that the server does not know of: {report}"
-        assert len(report["missing"]) <= 3, f"the server saw no packet lost, so these were never sent: {report}"
-        warnings.warn(f"the viewer missed frames that the server received: {report['missing']}", stacklevel=2)
+        # The server's own count is off by one now and then.
+        assert stats["frames"] >= last - numbers[0], f"of these the server received {stats['frames']} only: {report}"
+        assert len(report["missing"]) <= report["received"] / 4, f"the viewer missed too many: {report}"
+        warnings.warn(f"the viewer did not show frames that the server received: {report['missing']}", stacklevel=2)

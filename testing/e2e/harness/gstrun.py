@@ -146,11 +146,12 @@ class Runner:
         return False
 
     def run(self):
+        begin = time.monotonic()
         change = self.pipeline.set_state(Gst.State.PLAYING)
-        emit("started", result=change.value_nick)
+        emit("started", result=change.value_nick, begin=begin)
         if change == Gst.StateChangeReturn.FAILURE:
-            # The reason is on the bus; give the loop one round to show it.
-            GLib.timeout_add(200, self.quit)
+            # The reason is on the bus: when nothing is left to show, that has been shown.
+            GLib.timeout_add(200, lambda: GLib.idle_add(self.quit, priority=GLib.PRIORITY_LOW) and False)
             self.failed = True
         self.loop.run()
         for feeder in self.feeders.values():

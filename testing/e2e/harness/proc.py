@@ -9,14 +9,21 @@ import subprocess
 import time
 
 
+# Seconds that a test waits for what has to come. It says nothing about how soon that should be: a machine may be busy
+# with other things for a while. Where the time matters it is measured between events.
+PATIENCE = 60.0
+
+
 def wait_until(condition, timeout, what, interval=0.02):
     """Polls `condition` until it returns something true and returns that; fails loudly after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
+        # Looked at before: if this process stood still beyond the deadline, what came meanwhile counts.
+        late = time.monotonic() >= deadline
         value = condition()
         if value:
             return value
-        if time.monotonic() >= deadline:
+        if late:
             raise AssertionError(f"waited {timeout:g} s in vain for {what() if callable(what) else what}")
         time.sleep(interval)
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .proc import Child, wait_until
+from .proc import PATIENCE, Child, wait_until
 
 E2E = Path(__file__).resolve().parent.parent
 # Goal for leaving a room at EOS (design §3); tests assert loosely, four times the goal.
@@ -40,7 +40,7 @@ class GstLaunch(Child):
         words = pipeline.split() if isinstance(pipeline, str) else list(pipeline)
         super().__init__([*prefix, "gst-launch-1.0", *flags, *words], log, env=env, stdin=stdin)
 
-    def wait_text(self, text, timeout=20):
+    def wait_text(self, text, timeout=PATIENCE, interval=0.02):
         def there():
             log = self.log()
             if text in log:
@@ -49,7 +49,7 @@ class GstLaunch(Child):
                 raise AssertionError(f"gst-launch-1.0 ended with {self.returncode} before it said {text!r}:\n{self.tail()}")
             return False
 
-        wait_until(there, timeout, lambda: f"gst-launch-1.0 to say {text!r}; its output ends:\n{self.tail()}")
+        wait_until(there, timeout, lambda: f"gst-launch-1.0 to say {text!r}; its output ends:\n{self.tail()}", interval)
 
 
 class Publisher:
@@ -112,7 +112,7 @@ class Publisher:
         lines = [json.dumps({k: v for k, v in e.items() if k != "text" or e["type"] != "element"})[:400] for e in self.events[-25:]]
         return "\n".join(lines) + "\n--- log ---\n" + self.child.tail(25)
 
-    def wait_for(self, type_, name=None, timeout=20, count=1, may_end=False, **fields):
+    def wait_for(self, type_, name=None, timeout=PATIENCE, count=1, may_end=False, **fields):
         """The count-th such event. Fails when the process ends first, and with a pipeline error unless that is wanted."""
 
         def look():
@@ -129,13 +129,13 @@ class Publisher:
 
         return wait_until(look, timeout, lambda: f"{type_} {name or ''} {fields} (number {count}) from the publisher:\n{self.summary()}")
 
-    def wait_joined(self, timeout=20):
+    def wait_joined(self, timeout=PATIENCE):
         return self.wait_for("element", "livekit-joined", timeout)
 
-    def wait_published(self, count=1, timeout=20):
+    def wait_published(self, count=1, timeout=PATIENCE):
         return self.wait_for("element", "livekit-published", timeout, count)
 
-    def run(self, code, timeout=10):
+    def run(self, code, timeout=PATIENCE):
         """Runs Python code in the publisher's main loop; answers what it left in `result`."""
         self._id += 1
         number = self._id
@@ -153,7 +153,7 @@ class Publisher:
         """EOS from the sources, as Ctrl-C with gst-launch -e."""
         self.run("pipeline.send_event(Gst.Event.new_eos())")
 
-    def quit(self, timeout=15):
+    def quit(self, timeout=PATIENCE):
         """To NULL and out; seconds the state change took."""
         if self.child.returncode is None:
             try:
@@ -164,7 +164,7 @@ class Publisher:
         self.wait_exit(timeout)
         return self.select("null")[0]["seconds"]
 
-    def wait_exit(self, timeout=20):
+    def wait_exit(self, timeout=PATIENCE):
         try:
             code = self.child.process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from . import stamp
-from .proc import Child, wait_until
+from .proc import PATIENCE, Child, wait_until
 
 NAME = "livekit-test-subscriber"
 
@@ -26,10 +26,10 @@ def binary():
 class Receiver:
     """Receives until it has `frames` frames."""
 
-    def __init__(self, server, room, directory, frames=60, timeout=25, identity="receiver", key=None):
+    def __init__(self, server, room, directory, frames=60, timeout=PATIENCE, identity="receiver", key=None):
         # FFmpeg goes by the content, not by the name.
         self.output = directory / f"{identity}.received"
-        words = [str(binary()), "--url", server.url, "--output", str(self.output), "--frames", str(frames), "--timeout", str(timeout)]
+        words = [str(binary()), "--url", server.url, "--output", str(self.output), "--frames", str(frames), "--timeout", str(int(timeout))]
         env = {**os.environ, "LIVEKIT_TOKEN": server.token(room, identity)}
         if key:
             env["LIVEKIT_E2EE_KEY"] = key
@@ -45,7 +45,7 @@ class Receiver:
                 pass
         return found
 
-    def wait_first(self, timeout=20):
+    def wait_first(self, timeout=PATIENCE):
         return wait_until(lambda: next((x for x in self.lines() if x["event"] == "first"), None), timeout, lambda: f"a frame at the receiver:\n{self.child.tail()}")
 
     def finish(self):

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from .proc import Child, wait_until
+from .proc import PATIENCE, Child, wait_until
 
 E2E = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,7 @@ class RemoteViewer:
         self.child = Child(command, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=E2E)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        wait_until(lambda: self.connected or self.child.returncode is not None, 30, lambda: f"the viewer to join; it said:\n{self.child.tail()}")
+        wait_until(lambda: self.connected or self.child.returncode is not None, PATIENCE, lambda: f"the viewer to join; it said:\n{self.child.tail()}")
 
     def _read(self):
         for line in self.child.process.stdout:
@@ -44,7 +44,7 @@ class RemoteViewer:
             elif kind == "connected":
                 self.connected = True
 
-    def wait_pictures(self, count=1, timeout=20, track=None):
+    def wait_pictures(self, count=1, timeout=PATIENCE, track=None):
         wait_until(lambda: len(self.between(0, track=track)) >= count, timeout, lambda: f"{count} pictures, has {len(self.arrivals)}; it said:\n{self.child.tail()}")
 
     def between(self, begin, end=None, track=None):
@@ -77,7 +77,7 @@ class RemoteViewer:
         count = len(self.reports)
         self.child.process.stdin.write(b"\n")
         self.child.process.stdin.flush()
-        wait_until(lambda: len(self.reports) > count, 10, "the viewer's statistics")
+        wait_until(lambda: len(self.reports) > count, PATIENCE, "the viewer's statistics")
         return self.reports[-1]["tracks"]
 
     def stop(self):

@@ -8,7 +8,7 @@ import secrets
 import urllib.error
 import urllib.request
 
-from .proc import Child, free_port, free_udp_port, wait_until
+from .proc import PATIENCE, Child, free_port, free_udp_port, wait_until
 from .token import make_token
 
 CONFIG = """\
@@ -67,7 +67,7 @@ class LiveKitServer:
         env = {k: v for k, v in os.environ.items() if not k.startswith("LIVEKIT_")}
         self.child = Child([*self.prefix, binary, "--config", config], directory / "livekit-server.log", env=env)
         try:
-            wait_until(self._up, 20, lambda: f"livekit-server to listen; its log ends:\n{self.child.tail()}")
+            wait_until(self._up, PATIENCE, lambda: f"livekit-server to listen; its log ends:\n{self.child.tail()}")
         except BaseException:
             self.stop()
             raise
@@ -78,7 +78,7 @@ class LiveKitServer:
         if self.prefix:
             return "starting LiveKit server" in self.child.log()
         try:
-            with urllib.request.urlopen(f"http://{self.address}:{self.port}/", timeout=1) as r:
+            with urllib.request.urlopen(f"http://{self.address}:{self.port}/", timeout=5) as r:
                 return r.status == 200
         except OSError:
             return False
@@ -94,7 +94,7 @@ class LiveKitServer:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
         )
-        with urllib.request.urlopen(request, timeout=5) as r:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as r:
             return json.loads(r.read() or b"{}")
 
     def participants(self, room):
@@ -105,7 +105,7 @@ class LiveKitServer:
                 return []
             raise
 
-    def wait_participant(self, room, identity, timeout=20, tracks=0):
+    def wait_participant(self, room, identity, timeout=PATIENCE, tracks=0):
         def there():
             for p in self.participants(room):
                 if p["identity"] == identity and len(p.get("tracks", [])) >= tracks:
@@ -114,7 +114,7 @@ class LiveKitServer:
 
         return wait_until(there, timeout, f"{identity} in {room} with {tracks} tracks", interval=0.05)
 
-    def wait_gone(self, room, identity, timeout=10):
+    def wait_gone(self, room, identity, timeout=PATIENCE):
         wait_until(lambda: all(p["identity"] != identity for p in self.participants(room)), timeout, f"{identity} to leave {room}", interval=0.05)
 
     def log_entries(self, **match):
@@ -131,7 +131,7 @@ class LiveKitServer:
         return found
 
     def metrics(self):
-        with urllib.request.urlopen(f"http://{self.address}:{self.metrics_port}/metrics", timeout=5) as r:
+        with urllib.request.urlopen(f"http://{self.address}:{self.metrics_port}/metrics", timeout=PATIENCE) as r:
             return r.read().decode()
 
     def metric(self, name, **labels):

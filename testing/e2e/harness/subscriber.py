@@ -15,7 +15,8 @@ from livekit.rtc._ffi_client import FfiClient
 from livekit.rtc._proto import ffi_pb2, video_frame_pb2
 
 from . import stamp
-from .proc import wait_until
+from .checks import assert_decoded
+from .proc import PATIENCE, wait_until
 
 
 @dataclass
@@ -108,7 +109,7 @@ class EveryPicture(rtc.VideoStream):
 class Subscriber:
     """Synchronous face of an SDK room that lives on an event loop in a thread of its own."""
 
-    def __init__(self, server, room, identity="viewer", url=None, token=None, wait=True, connect_timeout=20, channels=1, encryption=None):
+    def __init__(self, server, room, identity="viewer", url=None, token=None, wait=True, connect_timeout=PATIENCE, channels=1, encryption=None):
         """`channels`: of the sound that is asked of the SDK; `encryption`: its options for end-to-end encryption."""
         self.room_name, self.identity = room, identity
         self.url = url or server.url
@@ -129,7 +130,7 @@ class Subscriber:
         if wait:
             self.wait_connected(connect_timeout)
 
-    def wait_connected(self, timeout=20):
+    def wait_connected(self, timeout=PATIENCE):
         try:
             wait_until(lambda: self.connected_at or self.error, timeout, f"{self.identity} to join {self.room_name}")
             if self.error:
@@ -154,7 +155,7 @@ class Subscriber:
         self.room.on("data_received", self._data)
         for name in ("participant_connected", "participant_disconnected", "track_published", "track_unpublished", "track_muted", "track_unmuted", "disconnected", "reconnecting", "reconnected"):
             self.room.on(name, self._note(name))
-        await asyncio.wait_for(self.room.connect(self.url, self.token, rtc.RoomOptions(auto_subscribe=True, encryption=self.encryption)), 20)
+        await asyncio.wait_for(self.room.connect(self.url, self.token, rtc.RoomOptions(auto_subscribe=True, encryption=self.encryption)), PATIENCE)
         self.connected_at = time.monotonic()
         await self._stop.wait()
         for task in self._tasks:
@@ -196,7 +197,7 @@ class Subscriber:
     def send(self, payload, topic="", reliable=True, to=()):
         """Sends a data packet into the room."""
         sending = self.room.local_participant.publish_data(payload, reliable=reliable, topic=topic, destination_identities=list(to))
-        asyncio.run_coroutine_threadsafe(sending, self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(sending, self._loop).result(PATIENCE)
 
     async def _watch(self, feed):
         # I420 is what the decoder makes; asking for it saves a conversion.
@@ -229,7 +230,7 @@ class Subscriber:
         finally:
             await stream.aclose()
 
-    def wait_video(self, name=None, frames=1, timeout=20, publisher=None):
+    def wait_video(self, name=None, frames=1, timeout=PATIENCE, publisher=None):
         """The feed of that name (or the first) once it has shown `frames` pictures."""
 
         def ready():
@@ -245,24 +246,25 @@ class Subscriber:
 
         return wait_until(ready, timeout, missing)
 
-    def wait_number(self, feed, number, timeout=20):
-        wait_until(lambda: number in feed.numbers()[-120:], timeout, lambda: f"frame {number}; the newest is {feed.numbers()[-1:]}")
+    def wait_number(self, feed, number, timeout=PATIENCE):
+        """Until this picture or one after it is shown: of pictures that come due together the SDK shows the last only."""
+        wait_until(lambda: any(n >= number for n in feed.numbers()[-120:]), timeout, lambda: f"frame {number}; the newest is {feed.numbers()[-1:]}")
 
-    def wait_sound(self, seconds=0.5, timeout=20):
+    def wait_sound(self, seconds=0.5, timeout=PATIENCE):
         return wait_until(
             lambda: next((f for f in self.audio if f.rate and f.loud_samples >= seconds * f.rate), None),
             timeout,
             lambda: f"{seconds} s of sound; have {[(f.name, f.samples, f.loud_samples) for f in self.audio]}",
         )
 
-    def wait_event(self, name, timeout=10, detail=None):
+    def wait_event(self, name, timeout=PATIENCE, detail=None):
         return wait_until(
             lambda: next((e for e in self.events if e[1] == name and detail in (None, e[2])), None), timeout, lambda: f"{name}; events {self.events[-12:]}"
         )
 
     def inbound(self, feed):
         """The SDK's inbound RTP statistics of a feed: packets_lost, frames_decoded, key_frames_decoded, …"""
-        stats = asyncio.run_coroutine_threadsafe(feed.track.get_stats(), self._loop).result(5)
+        stats = asyncio.run_coroutine_threadsafe(feed.track.get_stats(), self._loop).result(PATIENCE)
         flat = {}
         for s in stats:
             kind = s.WhichOneof("stats")
@@ -300,14 +302,20 @@ def main():
         try:
             for n, token in enumerate(options["tokens"]):
                 viewers.append(Subscriber(None, options["room"], f"viewer-{n}", options["url"], token))
-            print(json.dumps([v.wait_video(frames=options["frames"], timeout=60).report() for v in list(viewers)]), flush=True)
+            print(json.dumps([v.wait_video(frames=options["frames"], timeout=2 * PATIENCE).report() for v in list(viewers)]), flush=True)
         finally:
             for viewer in viewers:
                 viewer.close()
         return
     with Subscriber(None, options["room"], url=options["url"], token=options["token"]) as viewer:
         feed = viewer.wait_video(frames=options["frames"])
-        print(json.dumps(feed.report()), flush=True)
+        report = {**feed.report(), "whole": False}
+        try:
+            assert_decoded(viewer, feed)
+            report["whole"] = True
+        except AssertionError as e:
+            report["why"] = str(e)
+        print(json.dumps(report), flush=True)
 
 
 if __name__ == "__main__":

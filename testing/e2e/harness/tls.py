@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 
-from .proc import Child, free_port, wait_until
+from .proc import PATIENCE, Child, free_port, wait_until
 
 
 def _openssl(*words):
@@ -48,7 +48,7 @@ class TlsProxy:
         if not binary:
             raise RuntimeError("stunnel is not installed; scripts/test installs it (Debian package stunnel4)")
         self.child = Child([binary, config], log, env=dict(os.environ))
-        wait_until(self._up, 10, lambda: f"stunnel to listen:\n{self.child.tail()}")
+        wait_until(self._up, PATIENCE, lambda: f"stunnel to listen:\n{self.child.tail()}")
 
     def _up(self):
         with socket.socket() as s:

@@ -4,7 +4,7 @@
 import os
 
 from .netns import Namespaces
-from .proc import Child, free_port, wait_until
+from .proc import PATIENCE, Child, free_port, wait_until
 from .tls import Authority
 
 CONFIG = """\
@@ -43,7 +43,7 @@ class Coturn:
         )  # fmt: skip
         words = [*Namespaces.inside(namespaces.server), "turnserver", "-c", config]
         self.child = Child(words, directory / "coturn.log", env=dict(os.environ))
-        wait_until(lambda: self._up(namespaces), 15, lambda: f"coturn to listen:\n{self.child.tail()}")
+        wait_until(lambda: self._up(namespaces), PATIENCE, lambda: f"coturn to listen:\n{self.child.tail()}")
 
     def _up(self, namespaces):
         if self.child.returncode is not None:

@@ -12,7 +12,7 @@ from conftest import ENCODER
 BROWSER = Path(__file__).resolve().parent.parent / "browser"
 
 
-def play(stage, frames=45, timeout=30, **options):
+def play(stage, frames=45, timeout=90, **options):
     """Starts Chromium on the room; the report of browser/play.mjs."""
     options = {"url": stage.server.url, "token": stage.server.token(stage.room, "chromium"), "frames": frames, "timeout": timeout, **options}
     env = {k: v for k, v in os.environ.items() if not k.startswith("LIVEKIT_")}

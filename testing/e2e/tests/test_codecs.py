@@ -5,7 +5,7 @@ import pytest
 from conftest import ENCODER
 from harness.checks import sfu_received
 from harness.media import HEIGHT, WIDTH
-from harness.proc import wait_until
+from harness.proc import PATIENCE, wait_until
 from harness.server import LiveKitServer
 from test_browser import play
 
@@ -102,7 +102,7 @@ def test_frames_arrive_as_they_were_sent(stage, name, encoder):
 
 
 def test_h265_viewer_who_comes_late_gets_a_keyframe(stage):
-    publisher = publish(stage, X265.replace("key-int-max=30", "key-int-max=600"))
+    publisher = publish(stage, X265.replace("key-int-max=30", "key-int-max=6000"))
     publisher.wait_published()
     first = stage.receive(frames=200, identity="first")
     first.wait_first()
@@ -205,7 +205,7 @@ def test_redundant_and_plain_sound_in_one_session(stage):
         "livekitsink name=sink identity=camera audio_1::red=true audio_1::track-name=red audio_0::track-name=plain"
     )
     publisher.wait_published(count=2)
-    wait_until(lambda: {f.name for f in viewer.audio if f.first_sound_at} == {"plain", "red"}, 20, lambda: f"both: {viewer.audio}")
+    wait_until(lambda: {f.name for f in viewer.audio if f.first_sound_at} == {"plain", "red"}, PATIENCE, lambda: f"both: {viewer.audio}")
     publisher.send_eos()
     publisher.wait_for("eos")
     for mime in ("audio/red", "audio/opus"):
@@ -279,11 +279,11 @@ def test_stream_that_changes_goes_on_under_the_same_name(stage, first, second, n
     last = before.numbers()[-1]
     switch(publisher, second, *size)
     publisher.wait_published(count=2)
-    after = wait_until(lambda: next((f for f in viewer.video if f.sid != before.sid and len(f.arrivals) >= 20), None), 20, lambda: f"pictures of the new track; {publisher.summary()}")
+    after = wait_until(lambda: next((f for f in viewer.video if f.sid != before.sid and len(f.arrivals) >= 20), None), PATIENCE, lambda: f"pictures of the new track; {publisher.summary()}")
     assert after.name == "front" and after.mime.lower() == f"video/{name}"
     assert_moving(after, size)
     assert after.numbers()[0] > last
-    wait_until(lambda: before.ended, 5, "the old track to end")
+    wait_until(lambda: before.ended, PATIENCE, "the old track to end")
     seconds = gap(before, after)
     record_property("gap_s", round(seconds, 3))
     print(f"gap {seconds:.3f} s")
@@ -308,7 +308,7 @@ add_feeder(new.get_by_name("stamp2"), fps=15, width=320, height=192, start=5000)
 new.sync_state_with_parent()
 """)
     both = lambda: {f.mime.lower() for f in viewer.video if not f.ended and len(f.arrivals) >= 10}
-    wait_until(lambda: both() == {"video/h264", "video/vp8"}, 20, lambda: f"both tracks; {publisher.summary()}")
+    wait_until(lambda: both() == {"video/h264", "video/vp8"}, PATIENCE, lambda: f"both tracks; {publisher.summary()}")
 
 
 def test_h264_profile_that_changes(stage):
@@ -317,7 +317,7 @@ def test_h264_profile_that_changes(stage):
     before = viewer.wait_video(frames=10)
     # The sink asks for constrained baseline where it has the choice.
     switch(publisher, X264.replace("ultrafast", "veryfast") + " ! capsfilter caps=video/x-h264,profile=high", *SIZE)
-    after = wait_until(lambda: next((f for f in viewer.video if f.sid != before.sid and len(f.arrivals) >= 10), None), 20, lambda: publisher.summary())
+    after = wait_until(lambda: next((f for f in viewer.video if f.sid != before.sid and len(f.arrivals) >= 10), None), PATIENCE, lambda: publisher.summary())
     assert_moving(after)
     # The server's codecs are those of the connection's first picture; a decoder goes by the parameter sets.
     assert track_formats(stage) == [PROFILES["constrained-baseline"]] * 2

@@ -4,12 +4,23 @@
 import time
 
 import pytest
-from harness.proc import wait_until
+from harness.proc import PATIENCE, wait_until
 from harness.uplink import Rates, encoder, hear_events
 
 SOURCE = {"width": 640, "height": 360, "noise": 24}
 FULL = 1500  # kbit/s
 CUT = 600
+
+
+def decoded(link):
+    """Pictures of its one track that the viewer has decoded. Of those that come due together it shows only the last."""
+    (name,) = {a["track"] for a in link.viewer.arrivals}
+    return link.viewer.report()[name]["frames_decoded"]
+
+
+def assert_smooth(pictures, seconds, fps=30):
+    """Nearly all: goal 29.5 a second. (What a machine that stands still for half a second makes or decodes late is later.)"""
+    assert pictures >= (fps - 4 * 0.5) * seconds - fps / 2, f"{pictures} in {seconds:.1f} s"
 
 
 def queue_full(publisher):
@@ -27,22 +38,25 @@ def test_an_encoder_follows_a_link_that_shrinks_and_opens(make_uplink):
     time.sleep(2)
     cut = time.monotonic()
     link.limit(CUT)
-    time.sleep(12)
-    opened = time.monotonic()
-    link.limit(None)
-    time.sleep(14)
-    end = time.monotonic()
+    time.sleep(8)
+    settled = time.monotonic()
+    before = decoded(link)
+    time.sleep(4)
+    after, opened = decoded(link), time.monotonic()
     rates = Rates.of(publisher)
     assert not publisher.select("error"), publisher.summary()
     targets = [e["fields"]["bitrate"] for e in publisher.select("element", "livekit-target-bitrate")]
     assert min(targets) < CUT * 1000, targets
-    first, later = link.viewer.figures(cut, cut + 8), link.viewer.figures(opened - 4, opened)
+    first = link.viewer.figures(cut, cut + 8)
     # Goals: 0.9 s without a picture, 0.5 s from painting to showing, 29.5 a second later on.
     assert first["gap_ms"] <= 4 * 900 and first["worst_ms"] <= 4 * 500, first
-    assert later["fps"] >= 28, later
+    assert_smooth(after - before, opened - settled)
     made = rates.kbit(opened - 6, opened)
     assert 0.2 * CUT < made < CUT * 1.05, made
-    assert rates.back(opened, end, 0.7 * FULL) is not None, [round(rates.kbit(opened + n, opened + n + 1)) for n in range(13)]
+    link.limit(None)
+    # The goal is 10 s.
+    back = lambda: Rates.of(publisher).back(opened, time.monotonic(), 0.7 * FULL)
+    wait_until(back, 4 * 10, lambda: f"most of {FULL} kbit/s; {publisher.summary()}", interval=0.5)
 
 
 @pytest.mark.parametrize("loss", [0.01, 0.05])
@@ -53,14 +67,13 @@ def test_random_loss_is_not_taken_for_congestion(make_uplink, loss):
     )
     publisher.wait_published()
     link.viewer.wait_pictures(60)
-    (name,) = {a["track"] for a in link.viewer.arrivals}
-    before, begin = link.viewer.report()[name], time.monotonic()
+    before, begin = decoded(link), time.monotonic()
     time.sleep(15)
-    after, end = link.viewer.report()[name], time.monotonic()
+    after, end = decoded(link), time.monotonic()
     assert Rates.of(publisher).kbit(begin, end) > 0.5 * FULL, "no collapse"
     # Goal: 99 % of the frames. Decoded, not shown: of the frames behind a retransmission the SDK shows the last.
-    decoded, painted = after["frames_decoded"] - before["frames_decoded"], link.viewer.figures(begin, end)["painted"]
-    assert painted > 300 and decoded >= 0.96 * painted, (decoded, painted)
+    came, painted = after - before, link.viewer.figures(begin, end)["painted"]
+    assert painted > 300 and came >= 0.96 * painted, (came, painted)
 
 
 def test_a_free_link_is_left_alone(make_uplink):
@@ -70,11 +83,11 @@ def test_a_free_link_is_left_alone(make_uplink):
     )
     publisher.wait_published()
     link.viewer.wait_pictures(60)
-    begin = time.monotonic()
+    before, begin = decoded(link), time.monotonic()
     time.sleep(15)
-    end = time.monotonic()
+    after, end = decoded(link), time.monotonic()
     assert Rates.of(publisher).kbit(begin, end) > 0.9 * FULL
-    assert link.viewer.figures(begin, end)["missing"] <= 4
+    assert_smooth(after - before, end - begin)
 
 
 def test_two_tracks_share_and_sound_is_heard(make_uplink):
@@ -89,14 +102,14 @@ def test_two_tracks_share_and_sound_is_heard(make_uplink):
     time.sleep(2)
     link.limit(CUT)
     time.sleep(2)
-    before = link.viewer.report()
+    before, begin = link.viewer.report(), time.monotonic()
     time.sleep(10)
-    end = time.monotonic()
-    after = link.viewer.report()
+    after, end = link.viewer.report(), time.monotonic()
     names = {a["track"] for a in link.viewer.arrivals}
     assert len(names) == 2, names
     for name in names:
-        assert link.viewer.figures(end - 5, end, track=name)["fps"] > 15, name
+        came = after[name]["frames_decoded"] - before[name]["frames_decoded"]
+        assert came > 15 * (end - begin), (name, came)
     sound = [(before[n], after[n]) for n in after if n not in names]
     assert sound
     for a, b in sound:
@@ -138,11 +151,13 @@ def test_an_encoder_that_only_hears_the_event_follows_too(make_uplink):
     link.viewer.wait_pictures(60)
     time.sleep(2)
     link.limit(CUT)
-    time.sleep(10)
-    end = time.monotonic()
+    time.sleep(6)
+    before, begin = decoded(link), time.monotonic()
+    time.sleep(4)
+    after, end = decoded(link), time.monotonic()
     made = Rates.of(publisher).kbit(end - 6, end)
     assert 0.2 * CUT < made < CUT * 1.05, made
-    assert link.viewer.figures(end - 4, end)["fps"] >= 28
+    assert_smooth(after - before, end - begin)
 
 
 def test_whole_layers_go_before_pictures_do(make_uplink):
@@ -170,16 +185,16 @@ def test_whole_layers_go_before_pictures_do(make_uplink):
             told[m["pad"]] = m["active"]
         return {pad for pad, active in told.items() if not active}
 
-    wait_until(lambda: width() == 640, 20, lambda: f"the largest layer; it is {width()}")
+    wait_until(lambda: width() == 640, PATIENCE, lambda: f"the largest layer; it is {width()}")
     link.limit(CUT)
-    wait_until(lambda: "video_2" in paused(), 10, "the largest layer to be dropped")
-    wait_until(lambda: width() in (160, 320), 10, lambda: f"a smaller picture; it is {width()}")
+    wait_until(lambda: "video_2" in paused(), PATIENCE, "the largest layer to be dropped")
+    wait_until(lambda: width() in (160, 320), PATIENCE, lambda: f"a smaller picture; it is {width()}")
     time.sleep(4)
     end = time.monotonic()
-    assert link.viewer.figures(end - 3, end)["fps"] >= 24, "the pictures of a smaller layer go on"
+    assert link.viewer.figures(end - 3, end)["fps"] >= 15, "the pictures of a smaller layer go on"
     assert "video_0" not in paused() and "video_2" in paused(), paused()
-    assert width() in (160, 320)
+    assert link.viewer.between(end - 3)[-1]["width"] in (160, 320)
     reasons = {m["reason"] for m in publisher.messages("livekit-target-bitrate") if not m["active"]}
     assert reasons <= {"congestion", "unwatched"} and "congestion" in reasons, reasons
     link.limit(None)
-    wait_until(lambda: "video_2" not in paused() and width() == 640, 40, lambda: f"the largest layer again; {width()}, {paused()}")
+    wait_until(lambda: "video_2" not in paused() and width() == 640, PATIENCE, lambda: f"the largest layer again; {width()}, {paused()}")

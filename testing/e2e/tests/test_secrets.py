@@ -45,9 +45,11 @@ def test_nothing_shows_them(stage, tmp_path, way):
             path = tmp_path / "token"
             path.write_text(token)
             sink += [f"token-file={path}"]
-    source = "videotestsrc is-live=true num-buffers=45 ! video/x-raw,width=320,height=240 !".split()
+    source = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=15/1 !".split()
     encoder = [*ENCODER.format(gop=30).split(), "!"]
-    launch = stage.launch([*source, *encoder, *sink], env=env, flags=("-v", "-m"))
+    launch = stage.launch([*source, *encoder, *sink], env=env, flags=("-v", "-m", "-e"))
+    launch.wait_text("livekit-published", interval=0.3)
+    launch.interrupt()
     assert launch.wait(60) == 0, launch.tail()
     # gst-launch's own parser writes the command line to the log; the element can't help that.
     log = "\n".join(line for line in launch.log().splitlines() if not re.search(r" (gstparse\.c|grammar\.y|parse\.l|types\.h):", line))
@@ -83,6 +85,6 @@ def test_refusal_does_not_show_the_token(stage):
     token = stage.server.token(stage.room, "camera", ttl=-100)
     env = stage.env(LIVEKIT_API_KEY=None, LIVEKIT_API_SECRET=None, LIVEKIT_TOKEN=token, GST_DEBUG="*:6")
     publisher = stage.live(env=env)
-    publisher.wait_for("error", timeout=20)
-    publisher.wait_exit(20)
+    publisher.wait_for("error")
+    publisher.wait_exit()
     assert_clean(publisher.child.log() + str(publisher.events), "log or messages of a refusal", token, token.rpartition(".")[2])

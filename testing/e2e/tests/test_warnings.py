@@ -5,7 +5,7 @@ import time
 
 import pytest
 from conftest import ENCODER
-from harness.proc import wait_until
+from harness.proc import PATIENCE, wait_until
 
 
 def once(publisher, *words, timeout=15):
@@ -57,7 +57,7 @@ def test_encoder_that_ignores_key_requests(stage, media):
     publisher = run_file(stage, media.long_gop_mp4(), "! qtdemux", "gop-cache=off")
     publisher.wait_published()
     stage.view("one")
-    once(publisher, "keyframe request", timeout=12)
+    once(publisher, "keyframe request")
     stage.view("two")
     time.sleep(1.5)  # time for a second one, which must not come
     assert len(publisher.warnings("keyframe request")) == 1
@@ -102,7 +102,7 @@ def test_profile_browsers_can_not_show(stage, media, allow):
         assert_only(publisher, "browsers")
     else:
         # Refused by the caps, which is told by whoever stands before the sink.
-        publisher.wait_for("error", timeout=10)
+        publisher.wait_for("error")
 
 
 def ready_token(stage, **grants):
@@ -120,5 +120,5 @@ def test_metadata_with_a_token_that_allows_it(stage):
     publisher = stage.live(sink="metadata=hello", env=ready_token(stage, canUpdateOwnMetadata=True))
     publisher.wait_published()
     camera = lambda: next((p for p in stage.server.participants(stage.room) if p["identity"] == "camera"), {})
-    wait_until(lambda: camera().get("metadata") == "hello", 10, lambda: f"metadata: {camera()}")
+    wait_until(lambda: camera().get("metadata") == "hello", PATIENCE, lambda: f"metadata: {camera()}")
     assert publisher.select("warning") == []
