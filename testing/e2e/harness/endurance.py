@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What many repetitions and a long time leave behind in a publisher: descriptors, threads and memory."""
+
+import os
+import re
+import signal
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .proc import PATIENCE, free_port, wait_until
+from .server import LiveKitServer
+from .subscriber import Subscriber
+
+# Small pictures: the tests are about the sink.
+SIZE = {"width": 320, "height": 192, "fps": 15}
+VIDEO = "x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=300 key-int-max=60"
+LINE = f"appsrc name=stamp ! {VIDEO} ! sink.video_0 audiotestsrc is-live=true volume=0.2 ! opusenc ! sink.audio_0 livekitsink name=sink identity=camera"
+
+
+@dataclass
+class Footprint:
+    """What a process holds at one moment."""
+
+    fds: int
+    threads: int
+    rss_kb: int
+
+    @classmethod
+    def of(cls, pid):
+        status = Path(f"/proc/{pid}/status").read_text()
+        rss, threads = (int(re.search(rf"^{name}:\s*(\d+)", status, re.M)[1]) for name in ("VmRSS", "Threads"))
+        return cls(len(os.listdir(f"/proc/{pid}/fd")), threads, rss)
+
+    @classmethod
+    def at_rest(cls, pid, still=1.5):
+        """Once descriptors and threads have stayed the same for that many seconds: helper threads live on for one."""
+        last, since = None, 0.0
+
+        def settled():
+            nonlocal last, since
+            now = cls.of(pid)
+            if last is None or (now.fds, now.threads) != (last.fds, last.threads):
+                last, since = now, time.monotonic()
+                return None
+            return now if time.monotonic() >= since + still else None
+
+        return wait_until(settled, PATIENCE, lambda: f"a process at rest; it holds {last}", interval=0.1)
+
+
+@dataclass
+class Course:
+    """Footprints over a run, and the times (s) that were measured in it."""
+
+    name: str
+    footprints: list = field(default_factory=list)  # (how far, Footprint)
+    times: dict = field(default_factory=dict)  # what -> seconds
+
+    def note(self, progress, footprint):
+        self.footprints.append((progress, footprint))
+
+    def time(self, what, seconds):
+        self.times.setdefault(what, []).append(seconds)
+
+    def growth(self):
+        """Of the memory, from the first quarter to the last one: medians, as a share of the former."""
+        rss = [f.rss_kb for _, f in self.footprints]
+        quarter = max(1, len(rss) // 4)
+        before, after = statistics.median(rss[:quarter]), statistics.median(rss[-quarter:])
+        return after / before - 1
+
+    def problems(self, growth=0.05, tolerance=0):
+        """What is not constant, in words. `tolerance`: descriptors and threads that come and go by themselves."""
+        found = []
+        for what in ("fds", "threads"):
+            counts = [getattr(f, what) for _, f in self.footprints]
+            if max(counts[len(counts) // 2 :]) > counts[0] + tolerance:
+                found.append(f"{what} grow: {counts}")
+        if self.growth() > growth:
+            found.append(f"memory grows by {100 * self.growth():.1f} %: {[f.rss_kb for _, f in self.footprints]} kB")
+        return [f"{self.name}: {text}" for text in found]
+
+    def report(self):
+        first, last = self.footprints[0][1], self.footprints[-1][1]
+        lines = [
+            f"{self.name}: {self.footprints[-1][0]}, {len(self.footprints)} looks: descriptors {first.fds} -> {last.fds}, "
+            f"threads {first.threads} -> {last.threads}, memory {first.rss_kb / 1024:.1f} -> {last.rss_kb / 1024:.1f} MB "
+            f"({100 * self.growth():+.1f} % from the first quarter of the looks to the last)"
+        ]
+        for what, seconds in self.times.items():
+            lines.append(f"  {what}: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s, of {len(seconds)}")
+        return "\n".join(lines)
+
+
+START = f"""
+for feeder in feeders.values():
+    feeder.stop()
+add_feeder(pipeline.get_by_name("stamp"), **{SIZE!r})
+pipeline.set_state(Gst.State.PLAYING)
+"""
+STOP = """
+import time
+begin = time.monotonic()
+feeders["stamp"].stop()
+pipeline.set_state(Gst.State.NULL)
+result = time.monotonic() - begin
+"""
+
+
+def cycles(stage, count, warm=5, looks=20, progress=None):
+    """A pipeline that is started, publishes, and is stopped, again and again."""
+    course = Course("start and stop")
+    publisher = stage.publish(LINE, sources={"stamp": SIZE}, keep_open=True)
+    every = max(1, count // looks)
+    for n in range(warm + count):
+        if n:
+            begin = time.monotonic()
+            publisher.run(START)
+        # Two tracks each time.
+        publisher.wait_published(count=2 * (n + 1))
+        if n:
+            course.time("published", time.monotonic() - begin)
+        course.time("stopped", publisher.run(STOP))
+        done = n + 1 - warm
+        if done >= 0 and (done % every == 0 or done == count):
+            course.note(f"{done} cycles", Footprint.at_rest(publisher.child.pid))
+            if progress:
+                progress(course)
+    assert not publisher.select("error") and not publisher.select("warning"), publisher.summary()
+    return course
+
+
+class Restarting:
+    """A server that can be killed and started again, under the same address and keys."""
+
+    def __init__(self, directory, keys):
+        self.directory, self.keys, self.port = directory, keys, free_port()
+        self.count, self.server = 0, None
+        self.start()
+
+    def start(self):
+        self.count += 1
+        directory = self.directory / f"server-{self.count}"
+        directory.mkdir()
+        self.server = LiveKitServer(directory, port=self.port, keys=self.keys)
+        return self.server
+
+    def kill(self):
+        os.kill(self.server.child.pid, signal.SIGKILL)
+        self.server.child.wait(PATIENCE)
+        self.server.stop()
+
+    def stop(self):
+        self.server.stop()
+
+
+def restarts(stage, directory, count, down=5.0, pictures=True, looks=20, warm=1, progress=None):
+    """The server is killed and started again `down` seconds later, again and again. With `pictures` a viewer tries to join
+    every 100 ms, and shows when the picture is back."""
+    course = Course(f"server away for {down:g} s")
+    keys = (stage.server.key, stage.server.secret)
+    server = Restarting(directory, keys)
+    try:
+        publisher = stage.publish(f"{LINE} url=ws://127.0.0.1:{server.port} video_0::track-name=front", sources={"stamp": SIZE})
+        publisher.wait_published(count=2)
+        every = max(1, count // looks)
+        for n in range(warm + count):
+            server.kill()
+            time.sleep(down)
+            joined = len(publisher.messages("livekit-joined"))
+            server.start()
+            up = time.monotonic()
+            if pictures:
+                feed, viewer = first_picture(server.server, stage.room)
+                course.time("picture after the server was up", feed.arrivals[0].at - up)
+                viewer.close()
+            again = publisher.wait_for("element", "livekit-joined", count=joined + 1)
+            course.time("joined after the server was up", max(0.0, again["t"] - up))
+            publisher.wait_published(count=2 * (joined + 1))
+            done = n + 1 - warm
+            if done >= 0 and (done % every == 0 or done == count):
+                course.note(f"{done} times", Footprint.at_rest(publisher.child.pid))
+                if progress:
+                    progress(course)
+        assert not publisher.select("error"), publisher.summary()
+        assert {m["track-name"] for m in publisher.messages("livekit-published") if m["pad"] == "video_0"} == {"front"}, publisher.summary()
+        publisher.stop()
+    finally:
+        server.stop()
+    return course
+
+
+def first_picture(server, room):
+    """A viewer that tries every 100 ms, and its feed with the first picture."""
+
+    def seen():
+        try:
+            viewer = Subscriber(server, room)
+        except AssertionError:
+            return None
+        try:
+            return viewer.wait_video("front", frames=1), viewer
+        except BaseException:
+            viewer.close()
+            raise
+
+    return wait_until(seen, PATIENCE, "a viewer to join", interval=0.1)
+
+
+def tracks(stage, seconds, videos=8, sounds=2, every=10.0, progress=None):
+    """Many tracks of one sink, watched for long. One encoder feeds all pictures; each pad has the whole way behind it."""
+    course = Course(f"{videos + sounds} tracks")
+    branches = " ".join(f"t. ! queue ! sink.video_{n}" for n in range(videos))
+    voices = " ".join(f"audiotestsrc is-live=true freq={300 + 100 * n} volume=0.2 ! opusenc ! sink.audio_{n}" for n in range(sounds))
+    names = [f"front-{n}" for n in range(videos)]
+    pads = " ".join(f"video_{n}::track-name={name}" for n, name in enumerate(names))
+    publisher = stage.publish(
+        f"appsrc name=stamp ! {VIDEO} ! tee name=t livekitsink name=sink identity=camera share-encoder=true {pads} {branches} {voices}", sources={"stamp": SIZE}
+    )
+    publisher.wait_published(count=videos + sounds)
+    viewer = stage.view()
+    for name in names:
+        viewer.wait_video(name)
+    # Memory settles while buffers and pools reach their size.
+    time.sleep(min(60.0, seconds / 4))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = {f.name: len(f.arrivals) for f in viewer.video}
+        time.sleep(min(every, max(0.0, end - time.monotonic())))
+        course.note(f"{seconds - max(0.0, end - time.monotonic()):.0f} s", Footprint.of(publisher.child.pid))
+        standing = [f.name for f in viewer.video if len(f.arrivals) == before[f.name]]
+        assert not standing, f"no picture for {every:g} s: {standing}; {publisher.summary()}"
+        for feed in viewer.video:
+            # Two numbers of each are enough; an hour of them would be our own growth.
+            del feed.arrivals[:-2]
+        if progress:
+            progress(course)
+    fields = publisher.get("sink", "stats")["fields"]
+    sent = [fields[f"video_{n}"]["fields"] for n in range(videos)]
+    assert all(s["frames-sent"] > 0 for s in sent), sent
+    assert not publisher.select("error"), publisher.summary()
+    publisher.stop()
+    return course
