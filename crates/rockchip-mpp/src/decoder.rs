@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rockchip_mpp_sys::{MppFrame, MppPacket, MppTask, consts};
 
@@ -20,10 +19,9 @@ use crate::context::{Coding, Handle, Timeout};
 use crate::error::{Code, Error, check};
 use crate::jpeg;
 use crate::packet::InputPacket;
+use crate::patience::Patience;
 use crate::picture::{Format, Picture};
 
-/// How long a JPEG decoder waits for its last pictures before it is reset.
-const LAST_PICTURES: Duration = Duration::from_millis(500);
 /// Most pictures in the JPEG decoder at once.
 const JPEG_TASKS: usize = 4;
 /// Fewer buffers stop the library: that many it needs for itself.
@@ -413,9 +411,9 @@ impl Decoder {
 
     /// What the JPEG decoder has must come back before anybody may free it.
     fn finish_jobs(&self) {
-        let begin = Instant::now();
-        while !lock(&self.jobs).is_empty() && begin.elapsed() < LAST_PICTURES {
-            let _ = self.next_jpeg(Timeout::Millis(20));
+        let mut patience = Patience::new();
+        while !lock(&self.jobs).is_empty() && !patience.is_over() {
+            patience.looked(matches!(self.next_jpeg(Timeout::Millis(20)), Ok(Some(_))));
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rockchip_mpp_sys::consts;
 
@@ -14,9 +14,7 @@ use crate::context::{Coding, Handle};
 use crate::error::{Code, Error, check};
 use crate::frame::Frame;
 use crate::packet::{Packet, ScratchPacket};
-
-/// How long a dropped encoder waits for frames that the library still has.
-const LAST_FRAMES: Duration = Duration::from_millis(500);
+use crate::patience::Patience;
 
 /// Room for parameter sets; 1 KiB would be ample.
 const HEADER_ROOM: usize = 4096;
@@ -263,11 +261,12 @@ impl Encoder {
 impl Drop for Encoder {
     fn drop(&mut self) {
         // What the library has must come back before anybody may free it.
-        let begin = Instant::now();
-        while self.mode == InputMode::Asynchronous && self.in_flight() > 0 && begin.elapsed() < LAST_FRAMES {
-            match self.get() {
-                Ok(Some(_)) => (),
-                _ => std::thread::sleep(Duration::from_millis(1)),
+        let mut patience = Patience::new();
+        while self.mode == InputMode::Asynchronous && self.in_flight() > 0 && !patience.is_over() {
+            let found = matches!(self.get(), Ok(Some(_)));
+            patience.looked(found);
+            if !found {
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
         let _ = self.handle.reset();

@@ -52,6 +52,7 @@ mod error;
 mod frame;
 mod jpeg;
 mod packet;
+mod patience;
 mod picture;
 
 pub use buffer::{Buffer, Group, MapMut};

@@ -85,7 +85,7 @@ fn run(decoder: &Decoder, packets: &[Coded]) -> Out {
     let put = |out: &mut Out, put: &dyn Fn() -> Result<Put, Error>| {
         while put().unwrap() == Put::Full {
             out.take(decoder);
-            assert!(begin.elapsed() < Duration::from_secs(20));
+            assert!(begin.elapsed() < Duration::from_secs(60));
         }
     };
     for packet in packets {
@@ -94,7 +94,7 @@ fn run(decoder: &Decoder, packets: &[Coded]) -> Out {
     put(&mut out, &|| decoder.put_end());
     while !out.ended {
         out.take(decoder);
-        assert!(begin.elapsed() < Duration::from_secs(20));
+        assert!(begin.elapsed() < Duration::from_secs(60));
     }
     out
 }
@@ -165,8 +165,10 @@ fn everything_may_be_dropped_at_any_time() {
 
 #[test]
 fn a_packet_that_was_refused_can_be_put_again() {
-    let simulator = Simulator::new("latency-us=5000,busy-input=3");
+    let simulator = Simulator::new("latency-us=5000");
     for (coding, codec) in CODECS {
+        // Also where the queue is never full by itself, because this thread gets a core late.
+        simulator.configure("busy-input=3");
         let decoder = decoder(coding);
         let packets = stream(codec, 12);
         let (mut out, mut full) = (Out::default(), 0);
@@ -181,7 +183,7 @@ fn a_packet_that_was_refused_can_be_put_again() {
                     out.take(&decoder);
                 }
             }
-            assert!(begin.elapsed() < Duration::from_secs(20));
+            assert!(begin.elapsed() < Duration::from_secs(60));
         }
         assert!(full > 0, "{codec:?}");
         while decoder.put_end().unwrap() == Put::Full {
@@ -189,7 +191,7 @@ fn a_packet_that_was_refused_can_be_put_again() {
         }
         while !out.ended {
             out.take(&decoder);
-            assert!(begin.elapsed() < Duration::from_secs(20));
+            assert!(begin.elapsed() < Duration::from_secs(60));
         }
         assert_eq!(out.times(), (1000..1012).collect::<Vec<_>>(), "{codec:?}");
     }
@@ -228,7 +230,7 @@ fn what_the_library_would_misread_is_refused_here() {
             if let Some(Decoded::Picture(picture)) = decoder.get().unwrap() {
                 times.extend(picture.buffer().map(|_| picture.pts()));
             }
-            assert!(begin.elapsed() < Duration::from_secs(20), "{times:?}");
+            assert!(begin.elapsed() < Duration::from_secs(60), "{times:?}");
         }
         assert_eq!(times, (0..6).collect::<Vec<_>>());
     }
@@ -260,7 +262,7 @@ fn a_new_size_gets_memory_of_its_own() {
                     while decoder.put(&packet.data, packet.pts).unwrap() == Put::Full {
                         out.take(&decoder);
                         sizes.extend(out.pictures.drain(..).map(|picture| picture.format().width));
-                        assert!(begin.elapsed() < Duration::from_secs(20), "{codec:?} {sizes:?}");
+                        assert!(begin.elapsed() < Duration::from_secs(60), "{codec:?} {sizes:?}");
                     }
                 }
             }
@@ -270,7 +272,7 @@ fn a_new_size_gets_memory_of_its_own() {
         }
         while !out.ended {
             out.take(&decoder);
-            assert!(begin.elapsed() < Duration::from_secs(20), "{codec:?} {sizes:?}");
+            assert!(begin.elapsed() < Duration::from_secs(60), "{codec:?} {sizes:?}");
             sizes.extend(out.pictures.drain(..).map(|picture| picture.format().width));
         }
         sizes.extend(out.pictures.drain(..).map(|picture| picture.format().width));
@@ -317,7 +319,7 @@ fn one_thread_puts_and_another_gets() {
                 while times.len() < 60 {
                     out.take(&decoder);
                     times.extend(out.pictures.drain(..).map(|picture| picture.pts()));
-                    assert!(begin.elapsed() < Duration::from_secs(20), "{codec:?} {times:?}");
+                    assert!(begin.elapsed() < Duration::from_secs(60), "{codec:?} {times:?}");
                     std::thread::yield_now();
                 }
                 times
@@ -350,7 +352,7 @@ fn memory_that_runs_out_is_an_error() {
         let begin = Instant::now();
         let error = loop {
             match decoder.get() {
-                Ok(_) => assert!(begin.elapsed() < Duration::from_secs(10)),
+                Ok(_) => assert!(begin.elapsed() < Duration::from_secs(60)),
                 Err(error) => break error,
             }
         };
@@ -384,6 +386,6 @@ fn a_device_that_hangs_does_not_hang_the_program() {
         // The hardware may write to their memory at any time: it is never given back.
         assert_eq!(simulator.count("frames"), frames);
     }
-    assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     assert_eq!(simulator.count("misuse"), simulator.misuse);
 }

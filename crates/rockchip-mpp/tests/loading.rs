@@ -102,7 +102,7 @@ fn works(mpp: Mpp) {
         frame.set_format(0);
         frame.set_buffer(buffer);
         encoder.put(frame, token).unwrap();
-        let encoded = (0..100).find_map(|_| encoder.get().unwrap()).unwrap();
+        let encoded = (0..1200).find_map(|_| encoder.get().unwrap()).unwrap();
         sizes.push(encoded.packet.data().len());
     }
     assert!(sizes.iter().all(|&size| size > 0), "{sizes:?}");
@@ -129,7 +129,7 @@ fn works(mpp: Mpp) {
     while decoder.put_end().unwrap() == Put::Full {
         get();
     }
-    assert!((0..400).any(|_| get() == COUNT as usize));
+    assert!((0..1200).any(|_| get() == COUNT as usize));
     assert_eq!(times, (0..COUNT).collect::<Vec<_>>());
 }
 

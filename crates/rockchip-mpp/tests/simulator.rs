@@ -65,7 +65,7 @@ fn drain(encoder: &Encoder, done: &mut Vec<Encoded>) {
     let begin = Instant::now();
     while encoder.in_flight() > 0 {
         done.extend(encoder.get().unwrap());
-        assert!(begin.elapsed() < Duration::from_secs(10));
+        assert!(begin.elapsed() < Duration::from_secs(60));
     }
 }
 
@@ -136,23 +136,24 @@ fn everything_may_be_dropped_at_any_time() {
 
 #[test]
 fn a_refused_frame_is_still_the_callers() {
-    let simulator = Simulator::new("latency-us=20000");
+    let simulator = Simulator::new("hold-at=1");
     {
         let (encoder, _config) = encoder(Coding::Avc, Timeout::NonBlocking);
         let group = Group::internal(mpp()).unwrap();
-        let mut refused = 0;
         for token in 0..12 {
             if let Err(mut error) = encoder.put(frame(&group), token) {
+                assert!(token >= 2, "{token}");
                 assert!(error.is_full());
                 assert!(error.frame.take_buffer().is_some());
-                refused += 1;
             }
         }
-        assert!(refused > 0);
-        assert_eq!(encoder.in_flight(), 12 - refused);
+        // The library's queue has room for two.
+        assert_eq!(encoder.in_flight(), 2);
+        simulator.configure("hold-at=0");
         let mut done = Vec::new();
         drain(&encoder, &mut done);
-        assert_eq!(done.len(), 12 - refused);
+        let tokens: Vec<_> = done.iter().map(|encoded| encoded.token).collect();
+        assert_eq!(tokens, [Some(0), Some(1)]);
     }
     simulator.assert_clean();
 }
@@ -169,7 +170,7 @@ fn one_thread_puts_and_another_gets() {
                 let begin = Instant::now();
                 while tokens.len() < 300 {
                     tokens.extend(encoder.get().unwrap().map(|encoded| encoded.token.unwrap()));
-                    assert!(begin.elapsed() < Duration::from_secs(20));
+                    assert!(begin.elapsed() < Duration::from_secs(60));
                 }
                 tokens
             });
@@ -305,7 +306,7 @@ fn a_device_that_hangs_does_not_hang_the_program() {
     }
     let begin = Instant::now();
     drop(encoder);
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     drop(group);
     assert_eq!(simulator.count("misuse"), simulator.misuse);
 }

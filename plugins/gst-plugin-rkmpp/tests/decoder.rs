@@ -7,7 +7,7 @@ mod common;
 #[path = "common/dec.rs"]
 mod streams;
 
-use common::{Running, Simulator, dec, enc, run};
+use common::{PATIENCE, Resources, Running, Simulator, cycles, dec, enc, run};
 use gst::prelude::*;
 use gst_video::VideoMeta;
 use sim_codec::{Codec, EncoderConfig};
@@ -208,7 +208,7 @@ fn a_seek_in_a_file_goes_on_with_the_right_picture() {
     running.pipeline.set_state(gst::State::Paused).unwrap();
     for _ in 0..5 {
         for position in [2000, 500, 1500] {
-            let (result, ..) = running.pipeline.state(gst::ClockTime::from_seconds(20));
+            let (result, ..) = running.pipeline.state(gst::ClockTime::from_seconds(PATIENCE.as_secs()));
             result.unwrap();
             let before = running.buffers();
             let position = gst::ClockTime::from_mseconds(position);
@@ -230,7 +230,6 @@ fn a_seek_in_a_file_goes_on_with_the_right_picture() {
 #[test]
 fn starting_and_stopping_leaves_nothing_behind() {
     let simulator = Simulator::new("latency-us=2000");
-    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let packets = [Codec::H264, Codec::Mjpeg].map(|codec| (codec, stream(good(codec, 320, 240), 20)));
     let cycle = |number: usize| {
         let (codec, packets) = &packets[number % 2];
@@ -244,14 +243,11 @@ fn starting_and_stopping_leaves_nothing_behind() {
     };
     cycle(0);
     cycle(1);
-    let (fds, threads) = (count("fd"), count("task"));
-    let cycles = std::env::var("RKMPP_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
-    for number in 0..cycles {
+    let before = Resources::now();
+    for number in 0..cycles() {
         cycle(number);
     }
-    // GStreamer's pool of threads comes and goes.
-    assert!(count("fd") <= fds + 4, "{fds} then {} descriptors", count("fd"));
-    assert!(count("task") <= threads + 4, "{threads} then {} threads", count("task"));
+    before.assert_same_after(cycles());
     simulator.assert_clean();
 }
 

@@ -7,7 +7,7 @@ mod common;
 #[path = "common/dec.rs"]
 mod streams;
 
-use common::{Outcome, Simulator};
+use common::{Outcome, PATIENCE, Simulator, slow_once};
 use gst::prelude::*;
 use sim_codec::{Codec, EncoderConfig};
 use streams::*;
@@ -88,24 +88,38 @@ fn garbage_and_cut_packets_are_no_panic_and_no_hang() {
 
 #[test]
 fn a_decoder_that_hangs_is_restarted() {
-    let simulator = Simulator::new("wedge-at=6");
+    let simulator = Simulator::new("wedge-at=6,wedge-times=1");
     let config = EncoderConfig { gop: 4, ..good(Codec::H264, 320, 240) };
     let running = pipeline(Codec::H264, "", "");
     running.play();
     feed(&running, &stream(config, 40));
     running.wait_for(4);
-    let begin = std::time::Instant::now();
-    while stats_of(&running.element("dec"), "restarts") == 0 {
-        assert!(begin.elapsed().as_secs() < 12, "{:?}", running.stats());
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    simulator.configure("wedge-at=0");
+    running.wait_for_stat("restarts", 1);
     end(&running);
     let made = running.finish();
     assert!(made.errors.is_empty(), "{made:?}");
     assert_eq!(made.warnings.len(), 1, "{:?}", made.warnings);
     assert!(made.warnings[0].contains("restarting it (1 of 3)"), "{:?}", made.warnings);
     assert_eq!(made.buffers.last().unwrap().pts(), Some(time(39)));
+    drop(made);
+    simulator.assert_clean();
+}
+
+#[test]
+fn downstream_that_blocks_is_no_hang() {
+    let simulator = Simulator::new("hold-at=20");
+    let config = EncoderConfig { gop: 4, ..good(Codec::H264, 320, 240) };
+    let running = pipeline(Codec::H264, "", "");
+    let over = slow_once(&running, 10);
+    running.play();
+    feed(&running, &stream(config, 60));
+    end(&running);
+    over.recv_timeout(PATIENCE).unwrap();
+    // The decoder has done nothing for seconds, and now its queue stays full for a while.
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    simulator.configure("hold-at=0");
+    let made = running.finish();
+    compare(&made, &config, 60, 30.0);
     drop(made);
     simulator.assert_clean();
 }
@@ -148,7 +162,7 @@ fn a_decoder_that_hangs_again_and_again_is_given_up() {
     let element = running.element("dec");
     let made = running.finish();
     // Three seconds each, four times.
-    assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < std::time::Duration::from_secs(60), "{:?}", begin.elapsed());
     assert_eq!(made.warnings.len(), 3, "{:?}", made.warnings);
     assert!(made.warnings[2].contains("restarting it (3 of 3)"), "{:?}", made.warnings);
     let text = made.errors.first().map_or("", String::as_str);

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Running, Simulator, enc, is_key, psnr, run, source};
+use common::{Resources, Running, Simulator, cycles, enc, is_key, psnr, run, slow_once, source};
 use gst::prelude::*;
 
 /// H.264 NAL unit types of a byte stream.
@@ -90,28 +90,34 @@ fn every_keyframe_has_its_headers_and_frames_keep_their_times() {
 
 #[test]
 fn frames_are_coded_two_at_a_time() {
-    let simulator = Simulator::new("latency-us=50000,codec=instant");
-    let time = |properties: &str| {
+    let most = |properties: &str, pending: u64, hold: &str| {
+        let simulator = Simulator::new(&format!("codec=instant,{hold}=1"));
         let running = Running::new(&format!(
             "{} ! {} ! fakesink name=out sync=false",
-            source(24, "NV12", 320, 240),
+            source(12, "NV12", 320, 240),
             enc(properties)
         ));
-        let begin = std::time::Instant::now();
         running.play();
-        running.wait_for(24);
-        let elapsed = begin.elapsed().as_secs_f64();
+        // The hardware finishes none: all are put that may be.
+        running.wait_for_stat("pending", pending);
+        let begin = std::time::Instant::now();
+        while pending > 1 && simulator.count("side-by-side") < 2 {
+            assert!(begin.elapsed() < common::PATIENCE);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        simulator.configure(&format!("{hold}=0"));
+        running.wait_for(12);
         let most: u64 = running.stats().get("most-pending").unwrap();
-        assert_eq!(running.finish().buffers.len(), 24);
-        (elapsed, most)
+        assert_eq!(running.finish().buffers.len(), 12);
+        simulator.assert_clean();
+        (most, simulator.count("side-by-side"))
     };
-    let (parallel, most) = time("max-pending=4");
-    assert_eq!(most, 4);
-    let (serial, most) = time("low-latency=true");
-    assert_eq!(most, 1);
-    // Two cores: ideally half the time. The figure is the bench's; here only that there are two at a time at all.
-    assert!(parallel < serial * 0.85, "{parallel} s and {serial} s");
-    simulator.assert_clean();
+    // How much faster that is, the bench tells.
+    assert_eq!(most("max-pending=4", 4, "hold-out-at"), (4, 2));
+    assert_eq!(most("max-pending=2", 2, "hold-out-at"), (2, 2));
+    // These put and wait.
+    assert_eq!(most("max-pending=1", 1, "hold-at"), (1, 1));
+    assert_eq!(most("low-latency=true", 1, "hold-at"), (1, 1));
 }
 
 #[test]
@@ -187,11 +193,7 @@ fn downstream_lowers_the_bitrate_and_pauses() {
     assert_eq!(bitrate(), 1_000_000);
 
     assert!(source.send_event(target(400_000, false)));
-    let begin = std::time::Instant::now();
-    while running.stats().get::<u64>("frames-skipped").unwrap() < 10 {
-        assert!(begin.elapsed().as_secs() < 10);
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    running.wait_for_stat("frames-skipped", 10);
     let paused = running.buffers();
     assert!(source.send_event(target(400_000, true)));
     running.wait_for(paused + 10);
@@ -224,14 +226,15 @@ fn size_and_format_change_without_a_lost_frame() {
 
 #[test]
 fn a_seek_flushes_and_goes_on_with_a_keyframe() {
-    let simulator = Simulator::new("latency-us=5000");
+    let simulator = Simulator::new("latency-us=1000");
+    // Not `async`: a flush while the pipeline is still on its way from preroll to PLAYING may leave a sink waiting.
     let running = Running::new(&format!(
-        "videotestsrc num-buffers=2000 ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
-         ! fakesink name=out sync=false",
+        "videotestsrc ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
+         ! fakesink name=out sync=false async=false",
         enc("gop-size=100000")
     ));
     running.play();
-    for _ in 0..5 {
+    for _ in 0..20 {
         let before = running.buffers();
         running.wait_for(before + 10);
         let sent = running.pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::from_seconds(2));
@@ -241,7 +244,7 @@ fn a_seek_flushes_and_goes_on_with_a_keyframe() {
     running.pipeline.send_event(gst::event::Eos::new());
     let made = running.finish();
     assert!(made.errors.is_empty(), "{:?}", made.errors);
-    // After each jump back the first frame is a keyframe.
+    // After each jump back the first frame is a keyframe. The first jump may be one ahead.
     let mut jumps = 0;
     for pair in made.buffers.windows(2) {
         if pair[1].pts() < pair[0].pts() {
@@ -249,14 +252,13 @@ fn a_seek_flushes_and_goes_on_with_a_keyframe() {
             assert!(is_key(&pair[1]), "{:?} after {:?}", pair[1].pts(), pair[0].pts());
         }
     }
-    assert!(jumps >= 3, "{jumps}");
+    assert!(jumps >= 19, "{jumps}");
     simulator.assert_clean();
 }
 
 #[test]
 fn starting_and_stopping_leaves_nothing_behind() {
     let simulator = Simulator::new("codec=instant");
-    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let cycle = || {
         let running = Running::new(&format!(
             "{} ! {} ! fakesink name=out sync=false",
@@ -269,21 +271,20 @@ fn starting_and_stopping_leaves_nothing_behind() {
         running.pipeline.set_state(gst::State::Null).unwrap();
     };
     cycle();
-    let (fds, threads) = (count("fd"), count("task"));
-    let cycles = std::env::var("RKMPP_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
-    for _ in 0..cycles {
+    let before = Resources::now();
+    for _ in 0..cycles() {
         cycle();
     }
-    // GStreamer's pool of threads comes and goes.
-    assert!(count("fd") <= fds + 4, "{fds} then {} descriptors", count("fd"));
-    assert!(count("task") <= threads + 4, "{threads} then {} threads", count("task"));
+    before.assert_same_after(cycles());
     simulator.assert_clean();
 }
 
 #[test]
 fn a_broken_encoder_is_restarted_and_then_given_up() {
     let simulator = Simulator::new("hw-error-at=5,hw-error-count=8");
-    let made = run(&format!("{} ! {} ! fakesink name=out sync=false", source(60, "NV12", 320, 240), enc("")));
+    // Each encoder takes up to 15 of them until its failure is noticed.
+    let made =
+        run(&format!("{} ! {} ! fakesink name=out sync=false", source(120, "NV12", 320, 240), enc("")));
     // Counting begins anew with each context, so it fails again each time.
     assert_eq!(made.errors.len(), 1, "{made:?}");
     assert!(made.errors[0].contains("after 3 restarts"), "{:?}", made.errors);
@@ -300,27 +301,46 @@ fn a_broken_encoder_is_restarted_and_then_given_up() {
 
 #[test]
 fn an_encoder_that_hangs_is_restarted() {
-    let simulator = Simulator::new("wedge-at=5");
+    let simulator = Simulator::new("wedge-at=5,wedge-times=1");
     let running = Running::new(&format!(
         "videotestsrc is-live=true ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
          ! fakesink name=out sync=false",
-        enc("")
+        enc("gop-size=0")
     ));
     running.play();
     running.wait_for(4);
-    let begin = std::time::Instant::now();
-    while running.stats().get::<u64>("restarts").unwrap() == 0 {
-        assert!(begin.elapsed().as_secs() < 12, "{:?}", running.stats());
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    simulator.configure("wedge-at=0");
+    running.wait_for_stat("restarts", 1);
     running.wait_for(30);
     running.pipeline.send_event(gst::event::Eos::new());
     let made = running.finish();
     assert!(made.errors.is_empty(), "{:?}", made.errors);
     assert_eq!(made.warnings.len(), 1, "{:?}", made.warnings);
     // The new encoder begins with a keyframe.
-    assert_eq!(made.buffers.iter().filter(|buffer| is_key(buffer)).count(), 2);
+    let keys: Vec<_> = made.buffers.iter().map(is_key).collect();
+    assert_eq!(keys.iter().filter(|&&key| key).count(), 2, "{keys:?}");
+    assert!(keys[0] && keys[4], "{keys:?}");
+    drop(simulator);
+}
+
+#[test]
+fn downstream_that_blocks_is_no_hang() {
+    let simulator = Simulator::new("hold-out-at=21");
+    let running = Running::new(&format!(
+        "videotestsrc ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
+         ! fakesink name=out sync=false",
+        enc("")
+    ));
+    let over = slow_once(&running, 20);
+    running.play();
+    over.recv_timeout(common::PATIENCE).unwrap();
+    // The encoder has done nothing for seconds, because it was not asked; now it needs some time for a frame.
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    simulator.configure("hold-out-at=0");
+    running.wait_for(40);
+    running.pipeline.send_event(gst::event::Eos::new());
+    let made = running.finish();
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{:?} {:?}", made.errors, made.warnings);
+    simulator.assert_clean();
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Counters {
     pub copied: AtomicI64,
     /// Cache synchronisations.
     pub synced: AtomicI64,
+    /// Most frames that the cores of an encoder worked on at a time, since the options were taken back.
+    pub side_by_side: AtomicI64,
 }
 
 /// The counters.
@@ -42,6 +44,7 @@ pub static COUNTERS: Counters = Counters {
     allocated: AtomicI64::new(0),
     copied: AtomicI64::new(0),
     synced: AtomicI64::new(0),
+    side_by_side: AtomicI64::new(0),
 };
 
 static MESSAGE: Mutex<String> = Mutex::new(String::new());
@@ -112,6 +115,7 @@ pub extern "C" fn mpp_sim_count(name: *const c_char) -> i64 {
         Some("allocated") => COUNTERS.allocated.load(Relaxed),
         Some("copied") => COUNTERS.copied.load(Relaxed),
         Some("synced") => COUNTERS.synced.load(Relaxed),
+        Some("side-by-side") => COUNTERS.side_by_side.load(Relaxed),
         _ => -1,
     }
 }

@@ -8,7 +8,7 @@ use crate::cfg::{self, Cfg, Side};
 use crate::control::{COUNTERS, leaked, log, misuse};
 use crate::dec_core::{Info, codec_of, describe};
 use crate::frame::{self, FRAMES, Frame};
-use crate::options::{Options, Release, hits, options, refuse_put};
+use crate::options::{Options, Release, held, hits, options, refuse_put, wedges};
 use crate::packet::PACKETS;
 use crate::registry::lock;
 use crate::timing::{Wait, deadline, wait_until};
@@ -203,6 +203,10 @@ impl Decoder {
                 };
                 continue;
             }
+            if !shared.queue.is_empty() && held(shared.tasks + 1) {
+                shared = self.changed.wait_timeout(shared, RETRY).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
             let Some(input) = shared.queue.pop_front() else {
                 shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -210,7 +214,7 @@ impl Decoder {
             shared.tasks += 1;
             let task = shared.tasks;
             let options = options();
-            if options.wedge_at > 0 && task >= options.wedge_at {
+            if wedges(task) {
                 shared.wedged = true;
                 continue;
             }

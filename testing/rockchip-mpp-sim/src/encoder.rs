@@ -7,11 +7,11 @@ use crate::cfg::{self, Cfg, Side};
 use crate::control::{COUNTERS, leaked, log, misuse};
 use crate::enc_core::{Core, codec_of, merge, picture};
 use crate::meta::{self, Kind, METAS};
-use crate::options::{Options, Release, hits, options, refuse_put};
+use crate::options::{Options, Release, held, held_out, hits, options, refuse_put, wedges};
 use crate::packet::{self, PACKETS, Packet, in_buffer};
 use crate::refcfg::{REF_CFGS, RefCfg};
 use crate::registry::lock;
-use crate::timing::{Wait, deadline, wait_until};
+use crate::timing::{LOOK_AGAIN, Wait, deadline, wait_until};
 use crate::{buffer, frame};
 use rockchip_mpp_sys::consts::*;
 use rockchip_mpp_sys::*;
@@ -33,8 +33,8 @@ struct Shared {
     input: Wait,
     output: Wait,
     queue: VecDeque<Id>,
-    /// Coded, and when the hardware will have finished; oldest first.
-    flying: VecDeque<(Instant, Id)>,
+    /// Coded, when the hardware will have finished, and the number of the task; oldest first.
+    flying: VecDeque<(Instant, Id, u64)>,
     ready: VecDeque<Id>,
     cores: Vec<Instant>,
     /// A task is between queue and `flying`.
@@ -122,6 +122,10 @@ impl Encoder {
             return MPP_NOK;
         }
         if !self.queued {
+            while held(lock(&self.shared).tasks + 1) {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            COUNTERS.side_by_side.fetch_max(1, Relaxed);
             let options = options();
             let started = Instant::now();
             let packet = self.code(frame_id, &options);
@@ -181,11 +185,20 @@ impl Encoder {
         let mut shared = lock(&self.shared);
         while !shared.quit {
             let now = Instant::now();
-            let done = shared.flying.iter().take_while(|(at, _)| *at <= now).count();
+            let is_done = |(at, _, task): &&(Instant, Id, u64)| *at <= now && !held_out(*task);
+            let done = shared.flying.iter().take_while(is_done).count();
             if done > 0 {
-                let out: Vec<_> = shared.flying.drain(..done).map(|(_, packet)| packet).collect();
+                let out: Vec<_> = shared.flying.drain(..done).map(|(_, packet, _)| packet).collect();
                 shared.ready.extend(out);
                 self.changed.notify_all();
+            }
+            // All cores have a task that is kept from its end.
+            let stuck = shared.flying.len() >= shared.cores.len() && held_out(shared.tasks);
+            if stuck || !shared.queue.is_empty() && held(shared.tasks + 1) {
+                shared = match wait_until(&self.changed, shared, Wait::For(LOOK_AGAIN)) {
+                    Ok(woken) | Err(woken) => woken,
+                };
+                continue;
             }
             let free = shared.cores.iter().position(|c| *c <= now);
             if let Some(core) = free
@@ -198,16 +211,16 @@ impl Encoder {
                 let packet = self.code(frame, &options());
                 shared = lock(&self.shared);
                 shared.working = false;
-                let at = (now + self.latency).max(shared.flying.back().map_or(now, |(at, _)| *at));
+                let at = (now + self.latency).max(shared.flying.back().map_or(now, |(at, ..)| *at));
+                let task = shared.tasks;
                 if let Some(core) = shared.cores.get_mut(core) {
                     *core = at;
                 }
-                if !shared.wedged {
-                    shared.flying.push_back((at, packet));
-                } else {
-                    // It stays in the hardware for ever; so does its frame.
-                    shared.flying.push_back((now + Duration::from_secs(1 << 30), packet));
-                }
+                // A wedged one stays in the hardware for ever; so does its frame.
+                let end = if shared.wedged { now + Duration::from_secs(1 << 30) } else { at };
+                shared.flying.push_back((end, packet, task));
+                let busy = i64::try_from(shared.flying.len()).unwrap_or(i64::MAX);
+                COUNTERS.side_by_side.fetch_max(busy, Relaxed);
                 self.changed.notify_all();
                 continue;
             }
@@ -216,7 +229,9 @@ impl Encoder {
             } else {
                 shared.cores.iter().min().copied()
             };
-            let next = shared.flying.front().map(|(at, _)| *at).into_iter().chain(core).min();
+            let first = shared.flying.front();
+            let end = first.map(|(at, _, task)| if held_out(*task) { now + LOOK_AGAIN } else { *at });
+            let next = end.into_iter().chain(core).min();
             shared = match wait_until(&self.changed, shared, next.map_or(Wait::Forever, Wait::Until)) {
                 Ok(woken) | Err(woken) => woken,
             };
@@ -228,9 +243,7 @@ impl Encoder {
         let (cfg, refs, each_idr, idr, task) = {
             let mut shared = lock(&self.shared);
             shared.tasks += 1;
-            if options.wedge_at > 0 && shared.tasks >= options.wedge_at {
-                shared.wedged = true;
-            }
+            shared.wedged |= !shared.wedged && wedges(shared.tasks);
             let idr = std::mem::take(&mut shared.idr);
             (shared.cfg.clone(), shared.refs.clone(), shared.each_idr, idr, shared.tasks)
         };
@@ -317,7 +330,7 @@ impl Encoder {
             frame::own(frame, false);
             frame::deinit(frame, "reset");
         }
-        for packet in flying.into_iter().map(|(_, p)| p).chain(ready) {
+        for packet in flying.into_iter().map(|(_, packet, _)| packet).chain(ready) {
             if let Some(frame) = packet::take_meta(packet, KEY_INPUT_FRAME, Kind::Frame) {
                 let frame = usize::try_from(frame).unwrap_or(0);
                 frame::own(frame, false);

@@ -10,11 +10,11 @@ use crate::control::{COUNTERS, leaked, log, misuse};
 use crate::dec_core::Info;
 use crate::frame::{self, FRAMES};
 use crate::meta::{self, Kind, METAS};
-use crate::options::{Release, hits, options, refuse_put};
+use crate::options::{Release, held, hits, options, refuse_put, wedges};
 use crate::packet::{self, PACKETS};
 use crate::registry::lock;
 use crate::task::{TASKS, Task};
-use crate::timing::{Wait, deadline, wait_until};
+use crate::timing::{LOOK_AGAIN, Wait, deadline, wait_until};
 use rockchip_mpp_sys::consts::*;
 use rockchip_mpp_sys::*;
 use sim_codec::Codec;
@@ -214,10 +214,15 @@ impl JpegDecoder {
                 shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
+            if held(shared.tasks + 1) {
+                let waited = self.changed.wait_timeout(shared, LOOK_AGAIN);
+                shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
             let Some(job) = shared.queue.pop_front() else { continue };
             shared.tasks += 1;
             let (task, options) = (shared.tasks, options());
-            if options.wedge_at > 0 && task >= options.wedge_at {
+            if wedges(task) {
                 shared.wedged = true;
                 shared.queue.push_front(job);
                 continue;

@@ -86,6 +86,12 @@ pub struct Options {
     pub memory_limit: usize,
     /// `wedge-at`: this task and those after it never end; 0 = none.
     pub wedge_at: u64,
+    /// `wedge-times`: so many contexts wedge, those after them do not; counts down.
+    pub wedge_times: u64,
+    /// `hold-at`: this task and those after it are not begun until the option is changed; 0 = none.
+    pub hold_at: u64,
+    /// `hold-out-at`: this task and those after it are begun and not finished until the option is changed; 0 = none.
+    pub hold_out_at: u64,
     /// `wedge-ms`: when the kernel gives a blocking caller back.
     pub wedge: Duration,
     /// `borders`: columns to the left and rows above that decoded pictures have and do not show, as `16+8`. The columns must
@@ -111,6 +117,9 @@ impl Default for Options {
             busy_input: 0,
             memory_limit: usize::MAX,
             wedge_at: 0,
+            wedge_times: u64::MAX,
+            hold_at: 0,
+            hold_out_at: 0,
             wedge: Duration::from_millis(500),
             borders: (0, 0),
             fields: 0,
@@ -169,6 +178,9 @@ impl Options {
             "busy-input" => self.busy_input = number()?,
             "memory-limit" => self.memory_limit = usize::try_from(number()?).ok()?,
             "wedge-at" => self.wedge_at = number()?,
+            "wedge-times" => self.wedge_times = number()?,
+            "hold-at" => self.hold_at = number()?,
+            "hold-out-at" => self.hold_out_at = number()?,
             "wedge-ms" => self.wedge = Duration::from_millis(number()?),
             "borders" => {
                 let (x, y) = value.split_once('+')?;
@@ -220,7 +232,30 @@ pub fn wants_log() -> bool {
 
 /// Changes the options.
 pub fn configure(text: &str) -> Result<(), String> {
+    if text.contains("default") {
+        crate::control::COUNTERS.side_by_side.store(0, std::sync::atomic::Ordering::Relaxed);
+    }
     lock(&OPTIONS).apply(text)
+}
+
+/// Whether this task of a context that works wedges it; counts down.
+pub fn wedges(task: u64) -> bool {
+    let mut options = lock(&OPTIONS);
+    let hit = options.wedge_at > 0 && task >= options.wedge_at && options.wedge_times > 0;
+    options.wedge_times = options.wedge_times.saturating_sub(u64::from(hit));
+    hit
+}
+
+/// Whether this task may not begin until the option is changed. Nobody tells when that happens: look again.
+pub fn held(task: u64) -> bool {
+    let first = lock(&OPTIONS).hold_at;
+    first > 0 && task >= first
+}
+
+/// Whether this task may not be finished until the option is changed. Nobody tells, either.
+pub fn held_out(task: u64) -> bool {
+    let first = lock(&OPTIONS).hold_out_at;
+    first > 0 && task >= first
 }
 
 /// Whether this put is to be refused; counts down.

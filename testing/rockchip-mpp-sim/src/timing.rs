@@ -8,6 +8,9 @@ use std::ffi::c_void;
 use std::sync::{Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Between two looks at something that nobody tells of.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// How long a call waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

@@ -66,22 +66,19 @@ fn the_frame_is_the_librarys_until_its_packet_is_out() {
 
 #[test]
 fn a_full_queue_leaves_the_frame_with_the_caller() {
-    let sim = Sim::new("latency-us=50000,cores=1");
+    let sim = Sim::new("hold-at=1");
     let enc = Enc::open(&sim, AVC, NOW, NOW);
-    let mut taken = 0;
-    let refused = loop {
-        let frame = enc.pattern(taken);
-        if enc.put(frame) != 0 {
-            break frame;
-        }
-        taken += 1;
-        assert!(taken < 10);
-    };
-    // One in the hardware, two that wait.
-    assert!((2..=3).contains(&taken), "{taken}");
-    assert_eq!(enc.put(refused), MPP_NOK);
+    // Two that wait.
+    for number in 0..2 {
+        assert_eq!(enc.put(enc.pattern(number)), 0);
+    }
+    let refused = enc.pattern(2);
+    for _ in 0..3 {
+        assert_eq!(enc.put(refused), MPP_NOK);
+    }
     assert_eq!(sim.free_frame(refused), 0);
-    for _ in 0..taken {
+    sim.set("hold-at=0");
+    for _ in 0..2 {
         let packet = enc.wait();
         assert_eq!(sim.free_frame(sim.input_frame(packet).unwrap()), 0);
         assert_eq!(sim.free_packet(packet), 0);
@@ -136,16 +133,17 @@ fn nothing_ready_is_told_by_mode_and_release() {
 
 #[test]
 fn short_waits_end_at_once_before_1_0_10() {
-    for (release, at_least) in [("1.0.9", 0), ("1.0.11", 4)] {
+    for (release, at_once) in [("1.0.9", true), ("1.0.11", false)] {
         let sim = Sim::new(&format!("release={release}"));
         let enc = Enc::open(&sim, AVC, NOW, 4);
-        let start = Instant::now();
-        for _ in 0..25 {
+        let wait = || {
+            let start = Instant::now();
             assert!(enc.get_packet().1.is_null());
-        }
-        let took = start.elapsed();
-        assert!(took >= Duration::from_millis(25 * at_least), "{release}: {took:?}");
-        assert!(at_least > 0 || took < Duration::from_millis(100), "{release}: {took:?}");
+            start.elapsed()
+        };
+        // The shortest: what else the machine has to do only makes them longer.
+        let shortest = (0..25).map(|_| wait()).min().unwrap();
+        assert_eq!(shortest < Duration::from_millis(4), at_once, "{release}: {shortest:?}");
         enc.close();
     }
 }
@@ -225,7 +223,7 @@ fn a_forced_idr_frame_is_the_next_one_taken() {
 
 #[test]
 fn a_forced_idr_frame_may_be_one_that_waits_already() {
-    let sim = Sim::new("latency-us=30000,cores=1");
+    let sim = Sim::new("hold-at=2");
     let enc = Enc::open(&sim, AVC, NOW, NOW);
     let mut frames = Vec::new();
     for n in 0..3 {
@@ -235,17 +233,19 @@ fn a_forced_idr_frame_may_be_one_that_waits_already() {
         }
         frames.push(frame);
     }
-    // Frame 0 is in the hardware, 1 and 2 wait.
+    // Frame 0 is through, 1 and 2 wait.
+    let mut first = Some(enc.wait());
     assert_eq!(enc.c.control(MPP_ENC_SET_IDR_FRAME, null_mut()), 0);
+    sim.set("hold-at=0");
     let mut intra = Vec::new();
     for frame in frames {
-        let packet = enc.wait();
+        let packet = first.take().unwrap_or_else(|| enc.wait());
         intra.push(sim.packet_s32(packet, KEY_OUTPUT_INTRA).unwrap());
         assert_eq!(sim.input_frame(packet), Some(frame));
         sim.free_frame(frame);
         sim.free_packet(packet);
     }
-    assert!(intra == [1, 1, 0] || intra == [1, 0, 1], "{intra:?}");
+    assert_eq!(intra, [1, 1, 0]);
     enc.close();
     sim.is_clean();
 }
@@ -587,15 +587,21 @@ fn rotation_turns_the_picture() {
 
 #[test]
 fn two_cores_work_side_by_side() {
-    let time = |input, sim: &Sim| {
-        let enc = Enc::open(sim, AVC, input, NOW);
-        enc.one(0);
-        let frames: Vec<_> = (0..16).map(|n| enc.pattern(n)).collect();
+    let most = |input, cores: u32| {
+        let sim = Sim::new(&format!("latency-us=20000,codec=instant,hold-at=1,cores={cores}"));
+        let enc = Enc::open(&sim, AVC, input, NOW);
+        if input == BLOCK {
+            sim.set("hold-at=0");
+        }
+        let frames: Vec<_> = (0..8).map(|n| enc.pattern(n)).collect();
         let start = Instant::now();
         let (mut put, mut got) = (0, 0);
         while got < frames.len() {
             if put < frames.len() && enc.put(frames[put]) == 0 {
                 put += 1;
+            } else {
+                // The queue is full: there is work for all cores.
+                sim.set("hold-at=0");
             }
             let (_, packet) = enc.get_packet();
             if packet.is_null() {
@@ -605,15 +611,13 @@ fn two_cores_work_side_by_side() {
                 got += 1;
             }
         }
-        let took = start.elapsed();
+        // No core is faster than it is.
+        let least = Duration::from_millis(20 * 8 / u64::from(cores));
+        assert!(start.elapsed() >= least, "{:?}", start.elapsed());
         frames.into_iter().for_each(|f| assert_eq!(sim.free_frame(f), 0));
         enc.close();
-        took
+        sim.is_clean();
+        sim.count("side-by-side")
     };
-    let sim = Sim::new("latency-us=20000,codec=instant");
-    let (sync, parallel) = (time(BLOCK, &sim), time(NOW, &sim));
-    assert!(sync >= Duration::from_millis(320), "{sync:?}");
-    // Half the time, with room for a busy machine.
-    assert!(parallel < sync * 4 / 5, "{parallel:?} against {sync:?}");
-    sim.is_clean();
+    assert_eq!([most(BLOCK, 2), most(NOW, 1), most(NOW, 2)], [1, 1, 2]);
 }

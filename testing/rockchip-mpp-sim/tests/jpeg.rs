@@ -70,7 +70,7 @@ impl<'a> Jpeg<'a> {
     }
 
     fn start(&self, packet: MppPacket, frame: Option<MppFrame>) {
-        assert_eq!(self.poll(MPP_PORT_INPUT, 1000), 0);
+        assert_eq!(self.poll(MPP_PORT_INPUT, 8000), 0);
         let task = self.task(MPP_PORT_INPUT);
         let s = self.c.sim.s;
         // SAFETY: a task and its objects.
@@ -85,7 +85,8 @@ impl<'a> Jpeg<'a> {
 
     /// The frame that comes out; frees its packet.
     fn finish(&self, packet: MppPacket) -> MppFrame {
-        assert_eq!(self.poll(MPP_PORT_OUTPUT, 4000), 0);
+        // The longest that the library waits, and again.
+        assert!((0..4).any(|_| self.poll(MPP_PORT_OUTPUT, 8000) == 0));
         let task = self.task(MPP_PORT_OUTPUT);
         let s = self.c.sim.s;
         let (mut frame, mut back) = (null_mut(), null_mut());
@@ -258,7 +259,7 @@ fn put_and_get_work_from_1_0_8_on() {
                     break;
                 }
             }
-            for _ in 0..if works { 4000 } else { 0 } {
+            for _ in 0..if works { PATIENCE } else { 0 } {
                 assert_eq!(jpeg.c.api.decode_get_frame.unwrap()(jpeg.c.ctx, &mut out), 0);
                 if !out.is_null() {
                     break;

@@ -163,6 +163,8 @@ impl Flow {
         if inner.result.is_ok() {
             inner.result = result;
         }
+        // Downstream may have taken its time, as in PAUSED: that was not the decoder's.
+        inner.progress = Instant::now();
     }
 
     /// What downstream said is over.

@@ -40,9 +40,8 @@ struct Inner {
     encoder: Option<Arc<Encoder>>,
     /// Got by the streaming thread, older than all that the encoder still has.
     queue: VecDeque<Encoded>,
-    /// Put, and not finished.
-    pending: usize,
-    sources: HashMap<u64, Source>,
+    /// Put and not finished, by token. Without a source: a thread is finishing it.
+    pending: HashMap<u64, Option<Source>>,
     generation: u32,
     flushing: bool,
     stopping: bool,
@@ -52,6 +51,13 @@ struct Inner {
     empty: u32,
     progress: Instant,
     spares: Vec<Buffer>,
+}
+
+impl Inner {
+    /// Whether a frame was put after the last flush and restart.
+    fn is_current(&self, token: u64) -> bool {
+        (token >> 32) as u32 == self.generation
+    }
 }
 
 /// See the module.
@@ -70,8 +76,7 @@ impl Default for Flow {
             inner: Mutex::new(Inner {
                 encoder: None,
                 queue: VecDeque::new(),
-                pending: 0,
-                sources: HashMap::new(),
+                pending: HashMap::new(),
                 generation: 0,
                 flushing: false,
                 stopping: true,
@@ -116,15 +121,14 @@ impl Flow {
         let mut inner = lock(&self.inner);
         let encoder = inner.encoder.take();
         let queue = std::mem::take(&mut inner.queue);
-        let sources = std::mem::take(&mut inner.sources);
+        let pending = std::mem::take(&mut inner.pending);
         let spares = std::mem::take(&mut inner.spares);
-        inner.pending = 0;
         inner.generation = inner.generation.wrapping_add(1);
         drop(inner);
         // Packets and frames first, then the context, then what its frames were made of.
         drop(queue);
         drop(encoder);
-        drop(sources);
+        drop(pending);
         drop(spares);
     }
 
@@ -170,7 +174,7 @@ impl Flow {
     }
 
     pub fn pending(&self) -> usize {
-        lock(&self.inner).pending
+        lock(&self.inner).pending.len()
     }
 
     fn wait_while(&self, busy: impl Fn(&Inner) -> bool) {
@@ -187,12 +191,12 @@ impl Flow {
 
     /// Waits for a place for a frame. Not to be called with the stream lock.
     pub fn admit(&self, limit: usize) {
-        self.wait_while(|inner| inner.pending >= limit);
+        self.wait_while(|inner| inner.pending.len() >= limit);
     }
 
     /// Waits until everything is finished. Not to be called with the stream lock.
     pub fn drain(&self) {
-        self.wait_while(|inner| inner.pending > 0);
+        self.wait_while(|inner| !inner.pending.is_empty());
     }
 
     /// A buffer of ours that is not in use.
@@ -215,12 +219,11 @@ impl Flow {
     pub fn add(&self, number: u32, source: Source) -> u64 {
         let mut inner = lock(&self.inner);
         let token = u64::from(inner.generation) << 32 | u64::from(number);
-        if inner.pending == 0 {
+        if inner.pending.is_empty() {
             inner.progress = Instant::now();
         }
-        inner.pending += 1;
-        inner.sources.insert(token, source);
-        let pending = inner.pending as u64;
+        inner.pending.insert(token, Some(source));
+        let pending = inner.pending.len() as u64;
         drop(inner);
         let mut stats = lock(&self.stats);
         stats.frames_in += 1;
@@ -232,10 +235,8 @@ impl Flow {
 
     /// Takes it back: it was not put.
     pub fn remove(&self, token: u64) {
-        let mut inner = lock(&self.inner);
-        inner.sources.remove(&token);
-        inner.pending = inner.pending.saturating_sub(1);
-        drop(inner);
+        let source = lock(&self.inner).pending.remove(&token);
+        drop(source);
         self.changed.notify_all();
     }
 
@@ -255,17 +256,16 @@ impl Flow {
         let generation = inner.generation;
         inner.generation = inner.generation.wrapping_add(1);
         let mut lost: Vec<u32> = inner
-            .sources
+            .pending
             .keys()
             .filter(|&&token| (token >> 32) as u32 == generation)
             .map(|&token| token as u32)
             .collect();
         lost.sort_unstable();
-        let sources = std::mem::take(&mut inner.sources);
+        let pending = std::mem::take(&mut inner.pending);
         let queue = std::mem::take(&mut inner.queue);
-        inner.pending = 0;
         drop(inner);
-        drop((sources, queue));
+        drop((pending, queue));
         lost
     }
 
@@ -278,7 +278,7 @@ impl Flow {
                     return;
                 }
                 if let Some(encoder) = &inner.encoder
-                    && inner.pending > 0
+                    && !inner.pending.is_empty()
                     && inner.failure.is_none()
                 {
                     break encoder.clone();
@@ -300,7 +300,7 @@ impl Flow {
                 Ok(Some(encoded)) => self.finish(&element, encoded),
                 Ok(None) => {
                     let mut inner = lock(&self.inner);
-                    if inner.pending > 0 && inner.progress.elapsed() > HANG {
+                    if !inner.pending.is_empty() && inner.progress.elapsed() > HANG {
                         inner.failure = Some("it does not finish a frame");
                         drop(inner);
                         self.changed.notify_all();
@@ -323,13 +323,12 @@ impl Flow {
         let buffer = frame.and_then(|mut frame| frame.take_buffer());
         let mut inner = lock(&self.inner);
         inner.progress = Instant::now();
-        let Some(source) = inner.sources.remove(&token) else {
+        let Some(source) = inner.pending.get_mut(&token).and_then(Option::take) else {
             drop(inner);
             gst::warning!(CAT, obj = element, "a packet came that belongs to no frame");
             return;
         };
         let output = inner.output;
-        let current = (token >> 32) as u32 == inner.generation;
         if packet.data().is_empty() {
             inner.empty += 1;
             if inner.empty >= EMPTY_LIMIT {
@@ -346,18 +345,16 @@ impl Flow {
             lock(&self.stats).average_qp = qp;
         }
 
-        let result = if current {
-            self.push(element, token as u32, packet.data(), output)
-        } else {
-            Ok(gst::FlowSuccess::Ok)
-        };
+        let result = self.push(element, token, packet.data(), output);
         let mut inner = lock(&self.inner);
         // What downstream said of a frame from before a flush that has ended meanwhile means nothing.
-        let current = (token >> 32) as u32 == inner.generation;
-        if result.is_err() && current && inner.result.is_ok() {
+        if result.is_err() && inner.is_current(token) && inner.result.is_ok() {
             inner.result = result;
         }
-        inner.pending = inner.pending.saturating_sub(1);
+        // Not there any more if it was abandoned meanwhile.
+        inner.pending.remove(&token);
+        // Downstream may have taken its time, as in PAUSED: that was not the encoder's.
+        inner.progress = Instant::now();
         drop(inner);
         self.changed.notify_all();
     }
@@ -365,15 +362,20 @@ impl Flow {
     fn push(
         &self,
         element: &super::RkMppEnc,
-        number: u32,
+        token: u64,
         data: &[u8],
         output: Output,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (Some(codec), Ok(number)) = (output.codec, i32::try_from(number)) else {
+        let (Some(codec), Ok(number)) = (output.codec, i32::try_from(token as u32)) else {
             return Ok(gst::FlowSuccess::Ok);
         };
         // A flush took it meanwhile.
         let Some(mut frame) = element.frame(number) else { return Ok(gst::FlowSuccess::Ok) };
+        // The frame comes with the stream lock, which a flush or a restart may have had until now: downstream has not even
+        // a segment then. While we have the lock, this cannot change.
+        if !lock(&self.inner).is_current(token) {
+            return Ok(gst::FlowSuccess::Ok);
+        }
         if data.is_empty() {
             lock(&self.stats).dropped += 1;
             gst::debug!(CAT, obj = element, "frame {number} was dropped by the encoder");

@@ -501,6 +501,7 @@ impl RkMppEnc {
                 ..old
             },
             None => {
+                self.give_up_frames();
                 let (encoder, config) = Self::open_encoder(mpp, &settings, &choice).map_err(failed)?;
                 Session {
                     mpp,
@@ -565,6 +566,16 @@ impl RkMppEnc {
         Ok(session)
     }
 
+    /// What a failed encoder has will not come any more.
+    fn give_up_frames(&self) {
+        let obj = self.obj();
+        for number in self.flow.abandon() {
+            if let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) {
+                let _ = obj.finish_frame(frame);
+            }
+        }
+    }
+
     /// A failed encoder is closed and opened again, a few times.
     fn restart(&self, session: &mut Session, reason: &'static str) -> Result<(), gst::FlowError> {
         let restarts = {
@@ -572,12 +583,7 @@ impl RkMppEnc {
             stats.restarts += 1;
             stats.restarts
         };
-        let obj = self.obj();
-        for number in self.flow.abandon() {
-            if let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) {
-                let _ = obj.finish_frame(frame);
-            }
-        }
+        self.give_up_frames();
         if restarts > MAX_RESTARTS {
             gst::element_imp_error!(
                 self,

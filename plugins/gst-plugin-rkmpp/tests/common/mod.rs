@@ -94,6 +94,9 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
+/// For what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A running pipeline. Its sink is `fakesink name=out`.
 pub struct Running {
     pub pipeline: gst::Pipeline,
@@ -155,7 +158,16 @@ impl Running {
     pub fn wait_for(&self, buffers: usize) {
         let begin = Instant::now();
         while self.buffers() < buffers {
-            assert!(begin.elapsed() < Duration::from_secs(20), "only {} of {buffers} came", self.buffers());
+            assert!(begin.elapsed() < PATIENCE, "only {} of {buffers} came", self.buffers());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until a counter of `stats` is at least this.
+    pub fn wait_for_stat(&self, field: &str, least: u64) {
+        let begin = Instant::now();
+        while self.stats().get::<u64>(field).unwrap() < least {
+            assert!(begin.elapsed() < PATIENCE, "{field}: {:?}", self.stats());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -164,7 +176,7 @@ impl Running {
     pub fn finish(self) -> Outcome {
         let bus = self.pipeline.bus().unwrap();
         let mut outcome = Outcome::default();
-        let limit = gst::ClockTime::from_seconds(30);
+        let limit = gst::ClockTime::from_seconds(PATIENCE.as_secs());
         loop {
             let message =
                 bus.timed_pop(limit).unwrap_or_else(|| panic!("the pipeline hangs: {:?}", self.stats()));
@@ -191,6 +203,71 @@ impl Running {
         outcome.caps = std::mem::take(&mut collected.1);
         outcome
     }
+}
+
+/// What starting and stopping may not leave behind. Of all threads of the process, and of a few descriptors, others are
+/// the owners: GStreamer's pool of threads, the other tests.
+pub struct Resources {
+    descriptors: usize,
+    memory_files: usize,
+}
+
+impl Resources {
+    pub fn now() -> Self {
+        let targets: Vec<_> = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+            .collect();
+        let memory = |target: &&PathBuf| target.to_string_lossy().contains("memfd:");
+        Self { descriptors: targets.len(), memory_files: targets.iter().filter(memory).count() }
+    }
+
+    /// Threads of the elements and of the simulator.
+    fn threads() -> Vec<String> {
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            // One that has ended meanwhile has no name.
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(name);
+        tasks.filter(|name| name.starts_with("rkmpp") || name.starts_with("mpp-sim")).collect()
+    }
+
+    /// After so many cycles there is nothing more than at first.
+    pub fn assert_same_after(&self, cycles: usize) {
+        let begin = Instant::now();
+        // A thread that was waited for is listed a little longer.
+        while !Self::threads().is_empty() {
+            assert!(begin.elapsed() < PATIENCE, "{:?}", Self::threads());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let now = Self::now();
+        assert!(now.memory_files <= self.memory_files, "{} then {}", self.memory_files, now.memory_files);
+        // One for every other cycle would be a leak.
+        let limit = self.descriptors + 10 + cycles / 2;
+        assert!(now.descriptors < limit, "{} then {}", self.descriptors, now.descriptors);
+    }
+}
+
+/// How often a test starts and stops.
+pub fn cycles() -> usize {
+    std::env::var("RKMPP_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(100)
+}
+
+/// Downstream takes one of the buffers only after more than the 3 s that the hardware may hang. Tells when that is over.
+pub fn slow_once(running: &Running, number: usize) -> std::sync::mpsc::Receiver<()> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let state = Mutex::new((0, sender));
+    let sink = running.element("out").static_pad("sink").unwrap();
+    sink.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let mut state = state.lock().unwrap();
+        state.0 += 1;
+        if state.0 == number {
+            std::thread::sleep(Duration::from_millis(3500));
+            let _ = state.1.send(());
+        }
+        gst::PadProbeReturn::Ok
+    });
+    receiver
 }
 
 /// Runs a pipeline to its end.

@@ -13,6 +13,9 @@
 use super::*;
 use sim_codec::{Chroma, Codec, Coded, Encoder, EncoderConfig, Plane, RateControl};
 
+/// Tries, a millisecond each, for what has to come.
+pub const PATIENCE: u32 = 30_000;
+
 /// A coded stream of the test pattern.
 pub fn stream(config: EncoderConfig, count: u32) -> Vec<Coded> {
     let mut encoder = Encoder::new(config).unwrap();
@@ -164,14 +167,14 @@ impl<'a> Dec<'a> {
             while self.put(data, pts, eos) != 0 {
                 out.extend(self.next(2));
                 tries += 1;
-                assert!(tries < 2000, "the decoder takes no more");
+                assert!(tries < 15_000, "the decoder takes no more");
             }
             while let Some(one) = self.next(1) {
                 out.push(one);
             }
         }
         while !out.last().is_some_and(|(told, _)| told.eos) {
-            out.push(self.next(4000).expect("an end"));
+            out.push(self.next(PATIENCE).expect("an end"));
         }
         out
     }

@@ -364,7 +364,7 @@ impl<'a> Enc<'a> {
 
     /// Waits for a packet, whatever the time-out: the library's is not under test.
     pub fn wait(&self) -> MppPacket {
-        for _ in 0..4000 {
+        for _ in 0..30_000 {
             let (_, packet) = self.get_packet();
             if !packet.is_null() {
                 return packet;
