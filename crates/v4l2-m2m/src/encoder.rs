@@ -523,6 +523,7 @@ impl Encoder {
             }
         }
         session.config.gop_size = frames;
+        session.key_every = None;
         if self.quirks.gop_needs_restart {
             self.stale |= self.quirks.bitrate_needs_reopen;
             return Effect::Restart;

@@ -28,6 +28,7 @@ pub mod level;
 mod nvidia;
 pub mod ops;
 pub mod packaged;
+mod patience;
 pub mod picture;
 pub mod probe;
 pub mod queue;

@@ -16,6 +16,7 @@ use crate::encoder::{self, Encoder, Out, Raw, Setup};
 use crate::error::{EncoderError, ProbeError};
 use crate::ioctl::QueueError;
 use crate::ops::{Ready, V4l2Ops, Waker};
+use crate::patience::{LONGEST, Patience, SLICE};
 use crate::probe::CodecSupport;
 
 /// What an open device is.
@@ -221,9 +222,16 @@ impl Worker {
                             codecs: device.codecs.clone(),
                         };
                         if opened.send(Ok(info)).is_ok() {
-                            let since = std::collections::BTreeMap::new();
-                            Loop { encoder, shared: Arc::clone(&shared), waker, receiver, timeout, since }
-                                .run();
+                            let looped = Loop {
+                                encoder,
+                                shared: Arc::clone(&shared),
+                                waker,
+                                receiver,
+                                timeout,
+                                since: std::collections::BTreeMap::new(),
+                                silence: Duration::ZERO,
+                            };
+                            looped.run();
                             // Mappings keep the device open.
                             shared.change(|link| link.slots.clear());
                         }
@@ -232,7 +240,7 @@ impl Worker {
             }
         };
         std::thread::Builder::new().name("v4l2-m2m".into()).spawn(run).map_err(WorkerError::Start)?;
-        let info = result.recv_timeout(timeout).map_err(|_| WorkerError::TimedOut(timeout))??;
+        let info = receive(&result, timeout)??;
         Ok(Self { shared, commands, waker, ended: Mutex::new(ended), info })
     }
 
@@ -255,10 +263,7 @@ impl Worker {
     ) -> Result<T, WorkerError> {
         let (sender, answer) = mpsc::channel();
         self.send(command(sender))?;
-        answer.recv_timeout(timeout).map_err(|error| match error {
-            mpsc::RecvTimeoutError::Timeout => WorkerError::TimedOut(timeout),
-            mpsc::RecvTimeoutError::Disconnected => WorkerError::Ended,
-        })
+        receive(&answer, timeout)
     }
 
     /// Sets up a stream. What the one before had in the device is forgotten: drain it first.
@@ -345,7 +350,7 @@ impl Worker {
     /// Waits for a buffer or the end of the stream, but first for coded pictures. For one thread at a time.
     #[must_use]
     pub fn step(&self, want: Want, timeout: Duration) -> Step {
-        let deadline = Instant::now() + timeout;
+        let mut patience = Patience::new(timeout, Instant::now());
         let mut link = self.shared.lock();
         loop {
             if link.interrupted {
@@ -376,11 +381,8 @@ impl Worker {
                 Want::Drained if link.drained => return Step::Drained,
                 Want::Drained => {}
             }
-            let now = Instant::now();
-            if now >= deadline {
-                return Step::TimedOut;
-            }
-            link = match self.shared.changed.wait_timeout(link, deadline - now) {
+            let Some(slice) = patience.next(Instant::now()) else { return Step::TimedOut };
+            link = match self.shared.changed.wait_timeout(link, slice) {
                 Ok((link, _)) => link,
                 Err(poisoned) => poisoned.into_inner().0,
             };
@@ -447,7 +449,7 @@ impl Worker {
         let _ = self.send(Command::Quit);
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing is ever sent: the other end is dropped.
-        ended.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected)
+        matches!(receive(&ended, timeout), Err(WorkerError::Ended))
     }
 }
 
@@ -456,6 +458,19 @@ impl Drop for Worker {
         self.release();
         let _ = self.send(Command::Quit);
     }
+}
+
+/// Waits for an answer of the thread.
+fn receive<T>(answer: &mpsc::Receiver<T>, timeout: Duration) -> Result<T, WorkerError> {
+    let mut patience = Patience::new(timeout, Instant::now());
+    while let Some(slice) = patience.next(Instant::now()) {
+        match answer.recv_timeout(slice) {
+            Ok(answer) => return Ok(answer),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(WorkerError::Ended),
+        }
+    }
+    Err(WorkerError::TimedOut(timeout))
 }
 
 /// What the thread has.
@@ -467,10 +482,13 @@ struct Loop {
     timeout: Duration,
     /// When frames were given to the device.
     since: std::collections::BTreeMap<u64, Instant>,
+    /// How long the device has been silent while this thread could have heard it.
+    silence: Duration,
 }
 
 impl Loop {
     fn run(mut self) {
+        let mut looked = Instant::now();
         loop {
             let mut out = Vec::new();
             loop {
@@ -482,15 +500,17 @@ impl Loop {
             }
             let result = self.encoder.collect(&mut out);
             self.check(result);
-            if let Some(silence) = self.encoder.silence()
-                && silence >= self.timeout
-            {
-                self.check(Err(EncoderError::Hung(silence)));
+            let now = Instant::now();
+            let passed = now.duration_since(std::mem::replace(&mut looked, now)).min(LONGEST);
+            let silence = self.encoder.silence();
+            self.silence = silence.map_or(Duration::ZERO, |silence| silence.min(self.silence + passed));
+            if self.silence >= self.timeout {
+                self.check(Err(EncoderError::Hung(self.silence)));
             }
             self.publish(out);
             // Short enough to notice a drain that ends in silence, or a device that hangs.
             let timeout = if self.encoder.silence().is_some() {
-                Duration::from_millis(100).min(self.timeout)
+                SLICE.min(self.timeout)
             } else {
                 Duration::from_secs(60)
             };

@@ -19,7 +19,8 @@ use v4l2_m2m::picture::{RawFormat, Source};
 use v4l2_m2m::uapi::*;
 use v4l2_m2m::worker::{Change, Coded, Notice, Step, Want, Worker, WorkerError};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// No wait is for a time: this is only when to give up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Run {
     emulator: Emulator,
@@ -351,11 +352,11 @@ fn controls_are_brought_into_range_and_refusals_told_once() {
 
 #[test]
 fn flushing_forgets_and_begins_with_a_keyframe() {
-    let node = Node { latency: Duration::from_millis(500), ..encoder() };
-    let mut run = start(node, config());
+    // Nothing comes out before the flush.
+    let mut run = start(encoder().with(Faults { hang: true, ..Faults::default() }), config());
     run.push_many(3);
     run.worker.flush(PATIENCE).unwrap();
-    run.emulator.fault(|_| ());
+    run.emulator.fault(|faults| faults.hang = false);
     run.push(false);
     run.drain();
     assert_eq!(run.numbers(), [3]);
@@ -415,9 +416,8 @@ fn failures_of_the_device() {
 
 #[test]
 fn a_device_that_hangs_is_noticed_and_left() {
-    let patience = Duration::from_millis(200);
     let emulator = Emulator::new(vec![encoder().with(Faults { hang: true, ..Faults::default() })]);
-    let worker = Worker::open(&emulator.ops(), None, patience).unwrap();
+    let worker = Worker::open(&emulator.ops(), None, Duration::from_secs(2)).unwrap();
     worker.configure(&config(), PATIENCE).unwrap();
     let Step::Slot(slot) = worker.step(Want::Slot, PATIENCE) else { panic!("no slot") };
     worker.encode(slot, Raw::Mapped, 0, false).unwrap();
@@ -429,8 +429,9 @@ fn a_device_that_hangs_is_noticed_and_left() {
     assert_eq!(emulator.seen().open, 0);
     // Inside a system call.
     let emulator = Emulator::new(vec![encoder()]);
-    let worker = Worker::open(&emulator.ops(), None, patience).unwrap();
-    emulator.fault(|faults| faults.slow = Duration::from_secs(1));
+    let worker = Worker::open(&emulator.ops(), None, PATIENCE).unwrap();
+    emulator.fault(|faults| faults.slow = Duration::from_secs(3));
+    let patience = Duration::from_millis(200);
     let error = worker.configure(&config(), patience).unwrap_err();
     assert!(matches!(error, WorkerError::TimedOut(_)), "{error}");
     assert!(!worker.quit(patience), "the thread is left behind");

@@ -64,7 +64,7 @@ fn sessions_that_are_used_up_are_told() {
     harness.play();
     harness.set_src_caps(bench.info.to_caps().unwrap());
     let message =
-        bus.timed_pop_filtered(gst::ClockTime::from_seconds(5), &[gst::MessageType::Error]).unwrap();
+        bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Error]).unwrap();
     let gst::MessageView::Error(error) = message.view() else { panic!() };
     assert!(error.error().to_string().contains("session"), "{}", error.error());
     second.set_state(gst::State::Null).unwrap();

@@ -55,6 +55,8 @@ pub struct State {
     pub gone: Option<i32>,
     /// QBUF and DQBUF answer this.
     pub broken: Option<i32>,
+    /// Nothing is coded: `nv_v4l2_sim_hold`.
+    pub held: bool,
     /// Being closed.
     pub closing: bool,
     /// Counts STREAMOFF; what was begun before one is thrown away.
@@ -440,6 +442,7 @@ impl Device {
             if answer != 0 || state.interrupt || state.closing {
                 return Ok(answer);
             }
+            report::count(&self.config.tag, "poll-waits", 1);
             state = self.wait(state);
         }
     }

@@ -352,6 +352,22 @@ pub extern "C" fn nv_v4l2_sim_surface_free(surface: *mut NvBufSurface) {
     }
 }
 
+/// For tests: open devices with this tag code nothing (`hold` is not 0), until they are told to go on (0).
+///
+/// # Safety
+/// `tag` is a string with a terminating zero.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nv_v4l2_sim_hold(tag: *const c_char, hold: c_int) {
+    // SAFETY: the caller's promise.
+    let tag = if tag.is_null() { c"" } else { unsafe { CStr::from_ptr(tag) } }.to_string_lossy();
+    let devices: Vec<_> =
+        lock(&DEVICES).values().filter(|device| device.config.tag == tag).cloned().collect();
+    for device in devices {
+        device.any_state().held = hold != 0;
+        device.changed.notify_all();
+    }
+}
+
 /// For tests: what devices with this tag did, as lines (`count NAME N`, `control NAME VALUE`, `violation RULE: TEXT`). Returns the
 /// bytes of it; those that fit, and a terminating zero, are written.
 ///

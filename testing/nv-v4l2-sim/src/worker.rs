@@ -58,6 +58,7 @@ fn next(device: &Device) -> Option<(Queued, u64)> {
             && state.capture.streaming
             && !state.ended
             && !hanging
+            && !state.held
             && state.broken.is_none()
             && state.gone.is_none()
             && state.capture.queued.len() >= places;

@@ -188,11 +188,13 @@ fn temporal_tradeoff_drops_pictures() {
 #[test]
 fn pictures_are_read_when_they_are_coded() {
     // Who overwrites a buffer that the device has, overwrites the picture.
-    let mut encoder = Encoder::h264("latency=300");
+    let mut encoder = Encoder::h264("");
+    hold(&encoder.device.tag, true);
     encoder.put_with(&Picture::test_pattern(320, 240, 0), (0, 0), 0).unwrap();
     for map in &encoder.pictures[0] {
         map.bytes().fill(128);
     }
+    hold(&encoder.device.tag, false);
     let packet = encoder.get().unwrap();
     let mut decoder = Decoder::new(Codec::H264).unwrap();
     let mut decoded = decoder.decode(&packet.data, 0).unwrap();
@@ -202,16 +204,17 @@ fn pictures_are_read_when_they_are_coded() {
 
 #[test]
 fn latency_is_that_of_each_picture_not_their_sum() {
-    let mut encoder = Encoder::h264("latency=200,instant=yes");
+    let mut encoder = Encoder::h264("latency=1000,instant=yes");
     let start = std::time::Instant::now();
-    for number in 0..3 {
+    for number in 0..4 {
         encoder.put(number).unwrap();
     }
-    for _ in 0..3 {
+    for _ in 0..4 {
         encoder.get().unwrap();
     }
     let took = start.elapsed().as_millis();
-    assert!((200..560).contains(&took), "{took} ms");
+    // Seconds of room for a machine that is busy.
+    assert!((1000..4000).contains(&took), "{took} ms");
 }
 
 #[test]

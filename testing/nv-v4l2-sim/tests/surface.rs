@@ -170,7 +170,7 @@ fn imported_pictures_are_coded() {
     let map = Map::new(fd, plane.length as usize, 0);
     device.queue_capture(0).unwrap();
     queue(&device, 2, [surface.fd(); 2]).unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(4);
+    let deadline = std::time::Instant::now() + PATIENCE;
     let used = loop {
         match device.dequeue(CAPTURE, 1) {
             Ok((_, used)) => break used,

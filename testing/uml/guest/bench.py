@@ -51,7 +51,7 @@ class Encoder:
         self.number += 1
         begin = time.perf_counter()
         assert self.source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
-        sample = self.sink.emit("try-pull-sample", 10 * Gst.SECOND)
+        sample = self.sink.emit("try-pull-sample", 60 * Gst.SECOND)
         end = time.perf_counter()
         assert sample, f"{self.name}: no frame {self.number}"
         self.sizes.append(sample.get_buffer().get_size())

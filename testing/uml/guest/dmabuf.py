@@ -63,6 +63,14 @@ def call(fd, request, packed):
     return struct.unpack(BUFFER, packed)
 
 
+def dequeue(fd, event, packed):
+    # Not for whatever comes first: the two queues' buffers come back one after the other.
+    poll = select.poll()
+    poll.register(fd, event)
+    assert poll.poll(60_000), "no buffer comes back"
+    return call(fd, DQBUF, packed)
+
+
 def map_buffers(fd, kind, count):
     ioctl(fd, REQBUFS, "IIIIB3x", count, kind, MMAP, 0, 0)
     maps = []
@@ -99,17 +107,14 @@ def encode(memory):
         fcntl.ioctl(fd, STREAMON, struct.pack("I", kind))
     for index in range(len(coded)):
         call(fd, QBUF, buffer(index, CAPTURE, MMAP))
-    poll = select.poll()
-    poll.register(fd, select.POLLIN | select.POLLOUT)
     frames = []
-    for number, time in enumerate(TIMES):
+    for number, moment in enumerate(TIMES):
         raw[0][:SIZE] = picture(number)
-        call(fd, QBUF, buffer(0, OUTPUT, memory, SIZE, TIMESTAMP_COPY, time, fds[0], SIZE))
-        poll.poll(5000)
-        got = call(fd, DQBUF, buffer(0, CAPTURE, MMAP))
+        call(fd, QBUF, buffer(0, OUTPUT, memory, SIZE, TIMESTAMP_COPY, moment, fds[0], SIZE))
+        got = dequeue(fd, select.POLLIN, buffer(0, CAPTURE, MMAP))
         frames.append((list(got[5:7]), bytes(coded[got[0]][: got[2]]).hex()))
         call(fd, QBUF, buffer(got[0], CAPTURE, MMAP))
-        call(fd, DQBUF, buffer(0, OUTPUT, memory))
+        dequeue(fd, select.POLLOUT, buffer(0, OUTPUT, memory))
     for kind in (CAPTURE, OUTPUT):
         fcntl.ioctl(fd, STREAMOFF, struct.pack("I", kind))
     os.close(fd)

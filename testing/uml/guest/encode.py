@@ -83,9 +83,9 @@ for step in steps:
         assert source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
         pushed += 1
         # One at a time, so that it is known which frame a request meets.
-        pull(2 * Gst.SECOND)
+        pull(60 * Gst.SECOND)
 source.emit("end-of-stream")
-while pull(5 * Gst.SECOND):
+while pull(60 * Gst.SECOND):
     pass
 stats = encoder.get_property("stats") if encoder.find_property("stats") else None
 message = pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)

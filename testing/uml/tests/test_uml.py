@@ -81,11 +81,12 @@ def test_only_the_results_folder_keeps_what_is_written(tmp_path):
 
 def test_a_command_that_hangs_is_ended_and_leaves_no_process(tmp_path):
     start = time.monotonic()
-    done = run("--timeout", "3", "--kernel-arg", f"UML_TEST_MARK={tmp_path}", "sh", "-c", "echo began; sleep 600", check=False)
+    # Long enough to boot on a machine that is busy.
+    done = run("--timeout", "10", "--kernel-arg", f"UML_TEST_MARK={tmp_path}", "sh", "-c", "echo began; sleep 600", check=False)
     assert done.returncode == 124
     assert done.stdout == b"began\n"
-    assert b"not done after 3 s: sh -c" in done.stderr
-    assert time.monotonic() - start < 4 * 5
+    assert b"not done after 10 s: sh -c" in done.stderr
+    assert time.monotonic() - start < 60
     assert processes_with(str(tmp_path)) == []
 
 
@@ -95,8 +96,8 @@ def test_a_signal_ends_the_kernel_too(tmp_path):
         assert process.stdout.readline() == b"began\n"
         assert processes_with(str(tmp_path)) != []
         process.terminate()
-        assert process.wait(20) == 143
-    deadline = time.monotonic() + 8
+        assert process.wait(60) == 143
+    deadline = time.monotonic() + 60
     while processes_with(str(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_with(str(tmp_path)) == []

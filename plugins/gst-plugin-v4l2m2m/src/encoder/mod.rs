@@ -169,6 +169,8 @@ pub(crate) struct Core {
     stats: Mutex<Stats>,
     worker: Mutex<Option<Arc<Worker>>>,
     ops: Mutex<Option<Arc<dyn V4l2Ops>>>,
+    /// Held from reading a wish until it is on its way, so that the last one stays the last.
+    changes: Mutex<()>,
     /// Pushes what comes out while no frame comes in.
     pusher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -182,6 +184,7 @@ impl Core {
             stats: Mutex::default(),
             worker: Mutex::default(),
             ops: Mutex::default(),
+            changes: Mutex::default(),
             pusher: Mutex::default(),
         })
     }
@@ -195,10 +198,7 @@ impl Core {
         match property {
             "bitrate" | "peak-bitrate" | "min-bitrate" => self.change_bitrate(obj),
             "max-framerate" => self.change_rate(obj),
-            "gop-size" => {
-                let frames = lock(&self.settings).gop();
-                self.change(obj, Change::Gop(frames));
-            }
+            "gop-size" => self.change_gop(obj),
             _ => {}
         }
     }
@@ -455,6 +455,7 @@ impl Core {
     }
 
     fn change_bitrate(&self, obj: &gst_video::VideoEncoder) {
+        let _in_order = lock(&self.changes);
         let (bitrate, peak) = self.bitrate();
         {
             let mut stats = lock(&self.stats);
@@ -475,7 +476,14 @@ impl Core {
         u32::try_from(rate.numer()).ok().zip(u32::try_from(rate.denom()).ok())
     }
 
+    fn change_gop(&self, obj: &gst_video::VideoEncoder) {
+        let _in_order = lock(&self.changes);
+        let frames = lock(&self.settings).gop();
+        self.change(obj, Change::Gop(frames));
+    }
+
     fn change_rate(&self, obj: &gst_video::VideoEncoder) {
+        let _in_order = lock(&self.changes);
         let Some(rate) = self.rate() else { return };
         if lock(&self.state).rate.replace(rate) != Some(rate) {
             self.change(obj, Change::Rate(rate));

@@ -76,6 +76,17 @@ impl Core {
                 state.rate = rate;
                 state.bindings.clear();
                 (state.restart, state.failed) = (false, false);
+                drop(state);
+                // Who wished for something meanwhile found no stream to change.
+                if self.bitrate() != (config.bitrate, config.peak_bitrate) {
+                    self.change_bitrate(obj);
+                }
+                if self.rate() != rate {
+                    self.change_rate(obj);
+                }
+                if lock(&self.settings).gop() != config.gop_size {
+                    self.change_gop(obj);
+                }
                 Ok(())
             }
             Err(WorkerError::Encoder(error))

@@ -33,6 +33,13 @@ pub fn node() -> Node {
     Node::encoder("/dev/video11", Api::MultiPlane)
 }
 
+/// No wait is for a time: this is only when to give up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap()
+}
+
 pub struct Bench {
     pub emulator: Emulator,
     pub element: gst::Element,
@@ -53,6 +60,8 @@ pub fn bench(node: Node, downstream: &str, prepare: impl FnOnce(&gst::Element)) 
     let emulator = Emulator::new(vec![node]);
     let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
     element.set_property("bitrate", 2_000_000_u32);
+    // A busy machine is no device that hangs.
+    element.set_property("device-timeout", nanos(PATIENCE));
     prepare(&element);
     let bus = gst::Bus::new();
     let mut harness = with_devices(&emulator, || {
@@ -124,8 +133,9 @@ impl Bench {
     }
 
     pub fn error(&self) -> Option<String> {
-        let message =
-            self.bus.timed_pop_filtered(gst::ClockTime::from_seconds(5), &[gst::MessageType::Error])?;
+        let message = self
+            .bus
+            .timed_pop_filtered(gst::ClockTime::from_nseconds(nanos(PATIENCE)), &[gst::MessageType::Error])?;
         match message.view() {
             gst::MessageView::Error(error) => Some(error.error().to_string()),
             _ => None,
@@ -141,9 +151,19 @@ impl Bench {
         }
     }
 
+    /// Pushes frame after frame until something is so, which takes one more frame to show.
+    pub fn push_until(&mut self, what: &str, mut so: impl FnMut(&Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !so(self) {
+            assert!(Instant::now() < end, "{what}");
+            self.push(1);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits until something is so.
     pub fn until(&self, what: &str, mut so: impl FnMut(&Self) -> bool) {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + PATIENCE;
         while !so(self) {
             assert!(Instant::now() < end, "{what}");
             std::thread::sleep(Duration::from_millis(5));

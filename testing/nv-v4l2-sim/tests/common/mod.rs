@@ -26,6 +26,7 @@ pub struct Library {
     pub sync: unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int,
     pub surface: unsafe extern "C" fn(u32, u32, u32, c_int) -> *mut c_void,
     pub surface_free: unsafe extern "C" fn(*mut c_void),
+    pub hold: unsafe extern "C" fn(*const c_char, c_int),
     pub report: unsafe extern "C" fn(*const c_char, *mut c_char, usize) -> usize,
     // Loaded as long as the process lives, as applications must keep NVIDIA's.
     _library: libloading::Library,
@@ -49,6 +50,7 @@ pub fn library() -> &'static Library {
                 sync: *library.get(b"NvBufSurfaceSyncForDevice").unwrap(),
                 surface: *library.get(b"nv_v4l2_sim_surface").unwrap(),
                 surface_free: *library.get(b"nv_v4l2_sim_surface_free").unwrap(),
+                hold: *library.get(b"nv_v4l2_sim_hold").unwrap(),
                 report: *library.get(b"nv_v4l2_sim_report").unwrap(),
                 _library: library,
             }
@@ -59,6 +61,9 @@ pub fn library() -> &'static Library {
 pub fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap()
 }
+
+/// No wait is for a time: this is only when to give up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An open encoder. Closed when dropped.
 pub struct Device {
@@ -252,6 +257,13 @@ pub fn report(tag: &str) -> String {
     CStr::from_bytes_until_nul(&text).unwrap().to_str().unwrap().to_owned()
 }
 
+/// Lets the devices of a tag code nothing, or go on.
+pub fn hold(tag: &str, on: bool) {
+    let tag = CString::new(tag).unwrap();
+    // SAFETY: a string with a terminating zero.
+    unsafe { (library().hold)(tag.as_ptr(), on.into()) };
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
         // SAFETY: no pointer is passed.
@@ -399,9 +411,9 @@ impl Encoder {
         Ok(())
     }
 
-    /// The next packet within two seconds; its buffer goes back.
+    /// The next packet; its buffer goes back.
     pub fn get(&mut self) -> Result<Packet, i32> {
-        let deadline = Instant::now() + Duration::from_secs(4);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.device.dequeue(CAPTURE, 1) {
                 Ok((buffer, used)) => {
