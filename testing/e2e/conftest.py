@@ -51,8 +51,8 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment():
-    """The caller's LIVEKIT_* variables must not leak into what is tested."""
-    for name in [n for n in os.environ if n.startswith("LIVEKIT_") and n != "LIVEKIT_SERVER"]:
+    """The caller's LIVEKIT_* variables and proxies must not leak into what is tested."""
+    for name in [n for n in os.environ if n.startswith("LIVEKIT_") and n != "LIVEKIT_SERVER" or n.lower().endswith("_proxy")]:
         del os.environ[name]
 
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::e2ee::E2ee;
 use crate::error::Error;
+pub use crate::signal::proxy::Proxies;
 
 /// A string that must not be seen: prints as `***`, in `Debug` too.
 #[derive(Clone, PartialEq, Eq)]
@@ -114,6 +115,8 @@ pub struct SessionConfig {
     pub receive_data: bool,
     /// A PEM file with certificate authorities trusted in addition to the system's.
     pub tls_ca_file: Option<PathBuf>,
+    /// The HTTP proxies through which signalling goes. Default: [`Proxies::from_env`]; `Proxies::default()` = none.
+    pub proxies: Proxies,
     /// Which ways media may take to the server. Default all; the server may narrow it down to relays.
     pub ice_transport_policy: IceTransportPolicy,
     /// How long one attempt to connect may take, join and transport together. Default 10 s.
@@ -152,6 +155,7 @@ impl SessionConfig {
             attributes: BTreeMap::new(),
             receive_data: false,
             tls_ca_file: None,
+            proxies: Proxies::from_env(),
             ice_transport_policy: IceTransportPolicy::default(),
             connect_timeout: Duration::from_secs(10),
             reconnect_attempts: None,
@@ -167,7 +171,7 @@ impl SessionConfig {
     /// Checks what can be checked without the network.
     ///
     /// # Errors
-    /// [`Error::InvalidUrl`], [`Error::NoRoom`] and [`Error::TlsCaFile`].
+    /// [`Error::InvalidUrl`], [`Error::NoRoom`], [`Error::TlsCaFile`] and [`Error::ProxySetting`].
     pub fn validate(&self) -> Result<(), Error> {
         let url = url::Url::parse(&self.url)
             .map_err(|e| Error::InvalidUrl { url: crate::error::redact(&self.url), reason: e.to_string() })?;
@@ -187,6 +191,7 @@ impl SessionConfig {
         if let Some(path) = &self.tls_ca_file {
             crate::signal::tls::load_ca_file(path)?;
         }
+        self.proxies.for_url(&url)?;
         Ok(())
     }
 }

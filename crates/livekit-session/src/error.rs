@@ -57,6 +57,24 @@ pub enum Error {
         /// Resolver, TCP or TLS error.
         reason: String,
     },
+    /// The environment names a proxy that can't be used.
+    #[error("the proxy that the environment variable {variable} names cannot be used: {reason}")]
+    ProxySetting {
+        /// The variable. Its value may hold a password.
+        variable: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The proxy in between does not let us through, or is not there.
+    #[error("no way through the proxy {proxy}: {reason}")]
+    Proxy {
+        /// Scheme, host and port.
+        proxy: String,
+        /// Its answer (HTTP), if it gave one.
+        status: Option<u16>,
+        /// What it said, or why it said nothing.
+        reason: String,
+    },
     /// The server answered, but not as a LiveKit server would.
     #[error("unexpected answer from the server: {0}")]
     Server(String),
@@ -188,6 +206,8 @@ impl Error {
             Self::InvalidUrl { .. }
             | Self::NoRoom
             | Self::TlsCaFile { .. }
+            | Self::ProxySetting { .. }
+            | Self::Proxy { status: Some(407), .. }
             | Self::Unauthorized { .. }
             | Self::ServerTooOld { .. } => true,
             Self::Left { reason, can_reconnect } => match reason {

@@ -54,8 +54,8 @@ mod signal;
 mod stats;
 
 pub use config::{
-    Codec, Credentials, Description, H264Profile, IceTransportPolicy, LayerConfig, Secret, SessionConfig,
-    TokenProvider, TrackConfig, TrackSource,
+    Codec, Credentials, Description, H264Profile, IceTransportPolicy, LayerConfig, Proxies, Secret,
+    SessionConfig, TokenProvider, TrackConfig, TrackSource,
 };
 pub use data::{DataError, DataPacket, DataStats, MAX_DATA_BYTES, ReceivedData};
 pub use e2ee::{E2ee, E2eeError, E2eeStats};

@@ -379,6 +379,8 @@ impl Driver {
         let renews = matches!(self.config.credentials, Credentials::TokenFile(_) | Credentials::Provider(_));
         match error {
             Error::Unauthorized { .. } => self.joined_once && renews,
+            // The same login was good before: what the proxy asks about it is out of order.
+            Error::Proxy { .. } => self.joined_once,
             Error::Left { reason: LeaveReason::ParticipantRemoved, .. } => self.config.rejoin_when_removed,
             _ => false,
         }

@@ -4,6 +4,7 @@
 //! that crate calls itself internal and may change.
 
 mod connect;
+pub(crate) mod proxy;
 pub(crate) mod tls;
 pub(crate) mod token;
 mod transport;
@@ -103,7 +104,7 @@ impl Signal {
         options.connect_timeout = config.connect_timeout;
         options.sdk_options = sdk;
 
-        let attempt = Attempt::new(config.tls_ca_file.clone());
+        let attempt = Attempt::new(config);
         let connect = SignalClient::connect(&config.url, token.expose(), options, None);
         // The signalling crate's tasks and socket outlive a future that is dropped, and its errors.
         let guard = CancelOnDrop(attempt.clone());
@@ -146,7 +147,7 @@ impl Signal {
         self.guard.0.cancel();
         let (client, config) = (self.client.clone(), self.config.clone());
         Box::pin(async move {
-            let attempt = Attempt::new(config.tls_ca_file.clone());
+            let attempt = Attempt::new(&config);
             let guard = CancelOnDrop(attempt.clone());
             let restart = ATTEMPT.scope(attempt.clone(), client.restart(reason));
             match tokio::time::timeout(timeout, restart).await {

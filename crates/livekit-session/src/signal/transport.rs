@@ -20,13 +20,16 @@ use livekit_net::{
     Header, HttpClient, HttpMethod, HttpResponse, TransportError, WsClient, WsConnectResult, WsConnection,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
+use crate::config::SessionConfig;
 use crate::error::{Error, redact};
+use crate::signal::proxy::Proxies;
 use crate::signal::{connect, tls};
 
 /// The largest signalling message taken from a server: a join response lists every participant.
@@ -45,6 +48,7 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
     pub(crate) ca_file: Option<PathBuf>,
+    proxies: Proxies,
     found: Mutex<Found>,
     /// True = given up: connections made for it close, whoever holds them.
     cancelled: watch::Sender<bool>,
@@ -57,8 +61,9 @@ struct Found {
 }
 
 impl Attempt {
-    pub(crate) fn new(ca_file: Option<PathBuf>) -> Arc<Self> {
-        Arc::new(Self { ca_file, ..Self::default() })
+    pub(crate) fn new(config: &SessionConfig) -> Arc<Self> {
+        let (ca_file, proxies) = (config.tls_ca_file.clone(), config.proxies.clone());
+        Arc::new(Self { ca_file, proxies, ..Self::default() })
     }
 
     /// Why dialling failed, if it did.
@@ -94,8 +99,8 @@ pub(crate) fn register() {
 
 struct Transport;
 
-/// A TCP connection, with TLS or without.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A TCP connection, with TLS or without, straight or through a proxy.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 async fn dial(url: &url::Url) -> Result<Box<dyn Stream>, Error> {
@@ -109,29 +114,71 @@ async fn dial(url: &url::Url) -> Result<Box<dyn Stream>, Error> {
 
 async fn dial_with(url: &url::Url, attempt: &Attempt) -> Result<Box<dyn Stream>, Error> {
     let unreachable = |reason: String| Error::Unreachable { url: origin(url), reason };
-    let host = url.host_str().ok_or_else(|| unreachable("the URL has no host".into()))?;
+    let bracketed = url.host_str().ok_or_else(|| unreachable("the URL has no host".into()))?;
     // `host_str` keeps the brackets of an IPv6 literal, the resolver wants none.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = bracketed.trim_start_matches('[').trim_end_matches(']');
     let secure = matches!(url.scheme(), "wss" | "https");
     let port = url.port().unwrap_or(if secure { 443 } else { 80 });
-    let tcp = connect::connect(host, port).await.map_err(|e| unreachable(e.to_string()))?;
+    let stream = match attempt.proxies.for_url(url)? {
+        None => Box::new(connect_tcp(host, port, attempt).await.map_err(|e| unreachable(e.to_string()))?),
+        Some(proxy) => {
+            let tcp = connect_tcp(proxy.host(), proxy.port, attempt).await;
+            let tcp = tcp.map_err(|e| proxy.error(format!("it cannot be reached: {e}")))?;
+            let stream: Box<dyn Stream> = match proxy.secure {
+                true => secured(Box::new(tcp), proxy.host(), attempt).await.map_err(|e| match e {
+                    NotSecured::Refused(Error::Certificate(reason)) => {
+                        proxy.error(format!("its TLS certificate was refused: {reason}"))
+                    }
+                    NotSecured::Refused(other) => other,
+                    NotSecured::Failed(reason) => proxy.error(reason),
+                })?,
+                false => Box::new(tcp),
+            };
+            proxy.tunnel(stream, bracketed, port).await?
+        }
+    };
+    if !secure {
+        return Ok(stream);
+    }
+    secured(stream, host, attempt).await.map_err(|e| match e {
+        NotSecured::Refused(error) => error,
+        NotSecured::Failed(reason) => unreachable(reason),
+    })
+}
+
+async fn connect_tcp(host: &str, port: u16, attempt: &Attempt) -> std::io::Result<TcpStream> {
+    let tcp = connect::connect(host, port).await?;
     let _ = tcp.set_nodelay(true);
     attempt.found.lock().unwrap_or_else(PoisonError::into_inner).local = tcp.local_addr().ok();
-    if !secure {
-        return Ok(Box::new(tcp));
-    }
-    let config = tls::shared_config(attempt.ca_file.clone()).await?;
+    Ok(tcp)
+}
+
+/// Why there is no TLS on a connection.
+enum NotSecured {
+    /// Certificates: the peer's, or those that are trusted.
+    Refused(Error),
+    /// Anything else.
+    Failed(String),
+}
+
+/// TLS with `host` on a connection to it.
+async fn secured(
+    stream: Box<dyn Stream>,
+    host: &str,
+    attempt: &Attempt,
+) -> Result<Box<dyn Stream>, NotSecured> {
+    let config = tls::shared_config(attempt.ca_file.clone()).await.map_err(NotSecured::Refused)?;
     let name = rustls_pki_types::ServerName::try_from(host.to_owned())
-        .map_err(|e| unreachable(format!("'{host}' is not a valid TLS server name: {e}")))?;
-    match tokio_rustls::TlsConnector::from(config).connect(name, tcp).await {
+        .map_err(|e| NotSecured::Failed(format!("'{host}' is not a valid TLS server name: {e}")))?;
+    match tokio_rustls::TlsConnector::from(config).connect(name, stream).await {
         Ok(stream) => Ok(Box::new(stream)),
         Err(error) => match tls::classify(&error) {
             Some(refused) => {
                 // Somebody may be mending just that.
                 tls::forget().await;
-                Err(refused)
+                Err(NotSecured::Refused(refused))
             }
-            None => Err(unreachable(format!("TLS: {error}"))),
+            None => Err(NotSecured::Failed(format!("TLS: {error}"))),
         },
     }
 }

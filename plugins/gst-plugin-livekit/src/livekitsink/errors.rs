@@ -28,6 +28,13 @@ pub(crate) fn advice(error: &Error) -> String {
         Error::Unreachable { .. } | Error::ConnectTimeout(_) => {
             "check url, that the server runs, and that no firewall is in between"
         }
+        Error::ProxySetting { .. } => "set it to http://host:port, or name the server in NO_PROXY",
+        Error::Proxy { status: Some(407), .. } => {
+            "put them into the variable (http_proxy, https_proxy or all_proxy) as http://user:password@host:port"
+        }
+        Error::Proxy { .. } => {
+            "check http_proxy, https_proxy and all_proxy in the environment, or name the server in NO_PROXY"
+        }
         Error::MediaTransport(_) => "check that the server's UDP media ports can be reached",
         Error::Left { reason: LeaveReason::DuplicateIdentity, .. } => {
             "give each participant an identity of its own"
@@ -47,15 +54,16 @@ pub(crate) fn advice(error: &Error) -> String {
 pub(crate) fn post(element: &super::LiveKitSink, error: &Error) {
     let text = advice(error);
     match error {
-        Error::InvalidUrl { .. } | Error::NoRoom | Error::TlsCaFile { .. } => {
+        Error::InvalidUrl { .. } | Error::NoRoom | Error::TlsCaFile { .. } | Error::ProxySetting { .. } => {
             gst::element_error!(element, gst::ResourceError::Settings, ("{text}"));
         }
-        Error::TokenSource(_) | Error::Unauthorized { .. } => {
+        Error::TokenSource(_) | Error::Unauthorized { .. } | Error::Proxy { status: Some(407), .. } => {
             gst::element_error!(element, gst::ResourceError::NotAuthorized, ("{text}"));
         }
         Error::ServerTooOld { .. }
         | Error::Certificate(_)
         | Error::Unreachable { .. }
+        | Error::Proxy { .. }
         | Error::ConnectTimeout(_)
         | Error::Server(_) => {
             gst::element_error!(element, gst::ResourceError::OpenReadWrite, ("{text}"));
