@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +15,13 @@ use livekit_session::{Credentials, Error, Event, LeaveReason, Session, SessionCo
 use prost::Message as _;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::{Message, accept_hdr};
+
+/// Longer than anything takes, however busy the machine: waited for only when something is wrong.
+const WAIT: Duration = Duration::from_secs(30);
+/// Not over while a test runs that is not about it.
+const PATIENT: Duration = Duration::from_secs(60);
+/// For tests of what happens when it is over.
+const IMPATIENT: Duration = Duration::from_millis(500);
 
 const TOKEN: &str = "header.payload-of-the-token.signature";
 
@@ -110,9 +118,13 @@ struct Run {
 }
 
 fn start(url: &str, attempts: Option<u32>) -> Run {
+    start_with(url, attempts, PATIENT)
+}
+
+fn start_with(url: &str, attempts: Option<u32>, connect_timeout: Duration) -> Run {
     let mut config = SessionConfig::new(url, Credentials::Token(TOKEN.into()));
     config.reconnect_attempts = attempts;
-    config.connect_timeout = Duration::from_millis(500);
+    config.connect_timeout = connect_timeout;
     let events = Arc::new(Mutex::new(Vec::new()));
     let (tell, news) = mpsc::channel();
     let seen = events.clone();
@@ -126,7 +138,7 @@ fn start(url: &str, attempts: Option<u32>) -> Run {
 
 impl Run {
     fn wait<T>(&self, what: &str, find: impl Fn(&Event) -> Option<T>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + WAIT;
         loop {
             if let Some(found) = self.events.lock().unwrap().iter().find_map(&find) {
                 return found;
@@ -188,15 +200,17 @@ fn an_overloaded_server_is_tried_again() {
 #[test]
 fn a_server_that_says_nothing_is_given_up_in_time() {
     let begin = Instant::now();
-    let error = start(&serve(Reply::Silent), Some(0)).end();
-    assert!(matches!(error, Error::ConnectTimeout(_)), "{error:?}");
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    let error = start_with(&serve(Reply::Silent), Some(0), IMPATIENT).end();
+    assert!(matches!(error, Error::ConnectTimeout(t) if t == IMPATIENT), "{error:?}");
+    assert!(begin.elapsed() >= IMPATIENT);
 }
 
 #[test]
 fn a_closed_port_is_unreachable_and_named() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("ws://127.0.0.1:{port}");
+    // Bound, so that nobody else gets it meanwhile, but not listening.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let url = format!("ws://{}", socket.local_addr().unwrap().as_socket().unwrap());
     let error = start(&url, Some(0)).end();
     assert!(matches!(&error, Error::Unreachable { url: named, .. } if *named == url), "{error:?}");
 }
@@ -248,7 +262,7 @@ fn nonsense_from_the_server_is_survived() {
     let losses = |e: &&Event| matches!(e, Event::Offline { .. } | Event::Disconnected(_));
     assert_eq!(run.events.lock().unwrap().iter().find(losses).map(|e| format!("{e:?}")), None);
     run.session.leave();
-    assert!(run.session.wait_ended(Duration::from_secs(2)), "leaving takes too long");
+    assert!(run.session.wait_ended(WAIT), "leaving never ends");
 }
 
 #[test]
@@ -272,24 +286,31 @@ fn refused_metadata_is_reported_and_the_session_goes_on() {
 fn an_attempt_that_is_given_up_leaves_no_socket_behind() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = opened.clone();
     let (closed, wait) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let closed = closed.clone();
+            count.fetch_add(1, Ordering::SeqCst);
             thread::spawn(move || {
                 #[allow(clippy::result_large_err, reason = "the library's own signature")]
                 let upgrade = |_: &Request, response: Response| Ok(response);
                 // Upgrades and then says nothing; a plain request (what is wrong?) is not upgraded.
                 if let Ok(mut socket) = accept_hdr(stream, upgrade) {
                     while socket.read().is_ok() {}
-                    let _ = closed.send(());
                 }
+                let _ = closed.send(());
             });
         }
     });
-    let error = start(&url, Some(0)).end();
+    let run = start_with(&url, Some(0), IMPATIENT);
+    let error = run.end();
     assert!(matches!(error, Error::ConnectTimeout(_)), "{error:?}");
-    wait.recv_timeout(Duration::from_secs(2)).unwrap();
+    wait.recv_timeout(WAIT).unwrap();
+    for _ in 1..opened.load(Ordering::SeqCst) {
+        wait.recv_timeout(WAIT).unwrap();
+    }
 }
 
 #[test]
@@ -304,10 +325,13 @@ fn a_join_without_a_ping_interval_is_refused() {
 
 #[test]
 fn a_server_that_never_answers_a_publication_is_left() {
-    let run = start(&serve(Reply::Messages(vec![join("1.13.3")])), Some(0));
+    let run = start_with(&serve(Reply::Messages(vec![join("1.13.3")])), None, IMPATIENT);
     run.session.add_track(livekit_session::TrackConfig::new(livekit_session::Codec::H264, "v"));
     let track = run.session.add_track(livekit_session::TrackConfig::new(livekit_session::Codec::H264, "w"));
-    let error = run.end();
-    assert!(matches!(&error, Error::Server(text) if text.contains("publish")), "{error:?}");
+    // On a busy machine an attempt to join may take too long; another one follows.
+    run.wait("the room being left for it", |event| match event {
+        Event::Offline { reason: Error::Server(text), .. } => text.contains("publish").then_some(()),
+        _ => None,
+    });
     drop(track);
 }

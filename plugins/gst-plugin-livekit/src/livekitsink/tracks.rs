@@ -558,7 +558,7 @@ mod tests {
         let begin = Instant::now();
         sink.imp().publish_pad(&pads[0], &leaf(&sink, &pads[0]), true);
         while feeds(&sink, &pads)[0].is_none() {
-            assert!(begin.elapsed() < 4 * GROUP_WAIT, "nobody looked again");
+            assert!(begin.elapsed() < 60 * GROUP_WAIT, "nobody looked again");
             std::thread::sleep(Duration::from_millis(10));
         }
         assert!(begin.elapsed() >= GROUP_WAIT);
@@ -581,7 +581,7 @@ mod tests {
         pads[1].set_property("muted", true);
         let begin = Instant::now();
         while !pads[0].property::<bool>("muted") {
-            assert!(begin.elapsed() < Duration::from_secs(10), "the other pad does not know");
+            assert!(begin.elapsed() < Duration::from_secs(60), "the other pad does not know");
             std::thread::sleep(Duration::from_millis(5));
         }
         // What is published anew stays muted.

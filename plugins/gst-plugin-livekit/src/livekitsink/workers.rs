@@ -36,9 +36,11 @@ struct Queue {
 pub(crate) struct Workers {
     queue: Mutex<Queue>,
     more: Condvar,
+    /// A call that takes longer is stuck.
+    patience: Duration,
 }
 
-static WORKERS: Workers = Workers::new();
+static WORKERS: Workers = Workers::new(PATIENCE);
 
 /// Runs `call` soon, on another thread. Calls begin in their order, but two may run at the same time.
 pub(crate) fn run(call: impl FnOnce() + Send + 'static) {
@@ -46,9 +48,9 @@ pub(crate) fn run(call: impl FnOnce() + Send + 'static) {
 }
 
 impl Workers {
-    const fn new() -> Self {
+    const fn new(patience: Duration) -> Self {
         let queue = Queue { calls: VecDeque::new(), threads: 0, idle: 0, running: Vec::new() };
-        Self { queue: Mutex::new(queue), more: Condvar::new() }
+        Self { queue: Mutex::new(queue), more: Condvar::new(), patience }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -67,7 +69,7 @@ impl Workers {
         if queue.idle >= queue.calls.len() || queue.threads >= MOST {
             return;
         }
-        let stuck = queue.running.iter().filter(|since| since.elapsed() > PATIENCE).count();
+        let stuck = queue.running.iter().filter(|since| since.elapsed() > self.patience).count();
         if queue.threads < USUAL + stuck {
             let thread = std::thread::Builder::new().name("livekitsink".into());
             // If there is none to be had, those that run come to it; if none runs, the next call tries again.
@@ -113,11 +115,22 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    const LONG: Duration = Duration::from_secs(10);
+    /// Longer than anything takes, however busy the machine.
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    #[track_caller]
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !condition() {
+            assert!(begin.elapsed() < LONG, "waited in vain for {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 
     #[test]
     fn many_calls_need_two_threads() {
-        static WORKERS: Workers = Workers::new();
+        static WORKERS: Workers = Workers::new(LONG);
         let (done, ends) = mpsc::channel();
         for n in 0..200 {
             let done = done.clone();
@@ -131,22 +144,27 @@ mod tests {
 
     #[test]
     fn calls_that_hang_hold_up_nobody_for_long() {
-        static WORKERS: Workers = Workers::new();
+        static WORKERS: Workers = Workers::new(SHORT);
         let (release, gate) = mpsc::channel::<()>();
         let gate = std::sync::Arc::new(Mutex::new(gate));
         for _ in 0..USUAL {
             let gate = gate.clone();
             WORKERS.run(Box::new(move || {
-                let _ = gate.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(LONG);
+                let _ = gate.lock().unwrap_or_else(PoisonError::into_inner).recv();
             }));
         }
         let (done, ends) = mpsc::channel();
-        // Not noticed before somebody calls; sessions do so every second.
-        for n in 0..2 {
+        let call = |n: i32| {
             let done = done.clone();
             WORKERS.run(Box::new(move || done.send(n).unwrap()));
-            std::thread::sleep(PATIENCE * 2);
-        }
+        };
+        call(0);
+        wait_until("two calls that hang", || {
+            let queue = WORKERS.queue();
+            queue.running.len() == USUAL && queue.running.iter().all(|since| since.elapsed() > SHORT)
+        });
+        // Not noticed before somebody calls; sessions do so every second.
+        call(1);
         let mut seen = [ends.recv_timeout(LONG).unwrap(), ends.recv_timeout(LONG).unwrap()];
         seen.sort_unstable();
         assert_eq!(seen, [0, 1]);
@@ -156,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_no_thread() {
-        static WORKERS: Workers = Workers::new();
+        static WORKERS: Workers = Workers::new(LONG);
         let (done, ends) = mpsc::channel();
         for n in 0..10 {
             let done = done.clone();

@@ -117,7 +117,7 @@ fn refused_later(name: &str, credentials: Credentials) -> Bench {
     let observer = move |event: Event| sink.lock().unwrap().push(event);
     let session =
         Session::start_with::<FakeEngine>(SessionConfig::new(url, credentials), Arc::new(observer)).unwrap();
-    let b = Bench { session, script, events };
+    let b = Bench { session, script, events, stamps: Arc::default() };
     let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
     b.wait_for("publication", published(1));
     let _ = track.write(idr());

@@ -202,9 +202,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_says_why() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let closed = listener.local_addr().unwrap();
-        drop(listener);
+        // Bound, so that nobody else gets it meanwhile, but not listening.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let closed = socket.local_addr().unwrap().as_socket().unwrap();
         let reason = connect(None, closed).await.err().unwrap();
         assert!(reason.contains("refused"), "{reason}");
     }

@@ -216,7 +216,7 @@ mod tests {
         counters: &mut SendCounters,
     ) -> (usize, SocketAddr, SocketAddr) {
         let received = poll_fn(|cx| links.poll_recv(cx, buffer, counters));
-        tokio::time::timeout(Duration::from_secs(5), received).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(30), received).await.unwrap()
     }
 
     #[tokio::test]
@@ -254,7 +254,7 @@ mod tests {
             let _ = links.poll_recv(cx, &mut buffer, &mut counters);
             if links.tried().any(|t| t.contains("closed")) { Poll::Ready(()) } else { Poll::Pending }
         });
-        tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap();
         let (soon, later) = (Instant::now(), Instant::now() + RETRY * 2);
         links.queue(&transmit(server, &CHECK), soon, &mut counters);
         assert_eq!(counters.errors, 2);
