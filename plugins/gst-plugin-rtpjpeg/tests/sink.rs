@@ -16,13 +16,20 @@ use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
 
-const WAIT: Duration = Duration::from_secs(10);
+/// Longer than anything takes, however busy the machine.
+const WAIT: Duration = Duration::from_secs(60);
 
 fn receiver(address: &str) -> (UdpSocket, u16) {
     let socket = UdpSocket::bind((address, 0)).unwrap();
     socket.set_read_timeout(Some(WAIT)).unwrap();
     let port = socket.local_addr().unwrap().port();
     (socket, port)
+}
+
+/// A port at this address that nobody has, and that nobody is given who asks for any: those lie above (ip_local_port_range).
+fn unused_port(address: &str) -> u16 {
+    let first = 10_000 + (std::process::id() % 10_000) as u16;
+    (first..30_000).find(|port| UdpSocket::bind((address, *port)).is_ok()).unwrap()
 }
 
 /// A sink behind a pad that pushes; PLAYING.
@@ -144,8 +151,7 @@ fn packets_longer_than_the_path_allows_are_counted() {
 
 #[test]
 fn nobody_listening_is_counted_and_costs_no_packets_later() {
-    let (socket, port) = receiver("127.0.0.1");
-    drop(socket);
+    let port = unused_port("127.0.0.1");
     let mut stage = Stage::new(port, &[]);
     let deadline = Instant::now() + WAIT;
     while stage.count("icmp-errors") == 0 {
@@ -198,8 +204,7 @@ fn multicast_reaches_a_member_on_this_machine() {
 #[test]
 fn bind_address_and_port_are_where_packets_come_from() {
     let (socket, port) = receiver("127.0.0.1");
-    let (free, from) = receiver("127.0.0.2");
-    drop(free);
+    let from = unused_port("127.0.0.2");
     let mut stage = Stage::new(port, &[("bind-address", "127.0.0.2"), ("bind-port", &from.to_string())]);
     stage.push(&[100]).unwrap();
     let (_, sender) = socket.recv_from(&mut [0; 200]).unwrap();
@@ -253,16 +258,13 @@ fn pacing_sends_trains_of_sixteen_with_gaps() {
         stage.push(&[10]).unwrap();
         stage.push(&[10]).unwrap();
         let (_, _) = (arrival(&socket), arrival(&socket));
-        let (begin, clock) = (SystemTime::now(), Instant::now());
+        let begin = SystemTime::now();
         stage.push(&[500; 96]).unwrap();
-        let took = clock.elapsed();
         let arrivals: Vec<_> = (0..96).map(|_| arrival(&socket)).collect();
-        // On a busy machine a train may leave late, but never early.
+        // On a busy machine a train may leave late, but never early. How late it is to leave at most is `pacing::plan`'s.
         for (index, train) in (0..).zip(arrivals.chunks(16)) {
             assert!(train[0] >= begin + gap * index, "{rate}: train {index}");
         }
-        // As slow as it may be, times four.
-        assert!(took >= gap * (TRAINS - 1) && took < Duration::from_millis(80), "{rate}: {took:?}");
         assert_eq!(stage.count("paced-frames"), 1);
     }
 }
@@ -275,23 +277,70 @@ fn without_pacing_all_leave_at_once() {
     assert_eq!(stage.count("paced-frames"), 0);
 }
 
-#[test]
-fn a_pause_between_trains_ends_when_the_element_stops() {
-    let (_socket, port) = receiver("127.0.0.1");
-    let mut stage = Stage::new(port, &[("max-pacing-rate", "1")]);
-    // The longest interval between frames that counts: a second, so half a second for two trains, 250 ms apart.
+/// A sink whose frames of 32 packets leave in two trains, 250 ms apart: of the longest interval that counts, a second, half.
+fn slow_stage(port: u16) -> Stage {
+    let stage = Stage::new(port, &[("max-pacing-rate", "1")]);
     stage.pad.push_event(gst::event::Caps::new(
         &format!("{RTP_CAPS},a-framerate=(string)1.0").parse::<gst::Caps>().unwrap(),
     ));
-    let sink = stage.sink.clone();
-    let stopper = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
-        let begin = Instant::now();
+    stage
+}
+
+/// Pushes frames of 32 packets one after the other until the flow ends.
+fn push_until_the_end(mut stage: Stage) -> std::thread::JoinHandle<gst::FlowError> {
+    std::thread::spawn(move || {
+        loop {
+            if let Err(error) = stage.push(&[1000; 32]) {
+                return error;
+            }
+        }
+    })
+}
+
+fn wait_for_packets(sink: &gst::Element, more_than: u64) {
+    let deadline = Instant::now() + WAIT;
+    while packets_of(sink) <= more_than {
+        assert!(Instant::now() < deadline, "no packets");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn packets_of(sink: &gst::Element) -> u64 {
+    count(&sink.property::<gst::Structure>("stats"), "packets")
+}
+
+#[test]
+fn a_pause_between_trains_ends_when_the_element_stops() {
+    // Almost always it is stopped between two trains, and then the second one is never sent. It may be that the time between
+    // them ends at that very moment, but not again and again.
+    let cut = (0..10).any(|_| {
+        let (_socket, port) = receiver("127.0.0.1");
+        let stage = slow_stage(port);
+        let sink = stage.sink.clone();
+        let pushing = push_until_the_end(stage);
+        wait_for_packets(&sink, 0);
         sink.set_state(gst::State::Null).unwrap();
-        begin.elapsed()
+        assert_eq!(pushing.join().unwrap(), gst::FlowError::Flushing);
+        packets_of(&sink) % 32 == 16
     });
-    assert_eq!(stage.push(&[1000; 32]), Err(gst::FlowError::Flushing));
-    assert!(stopper.join().unwrap() < Duration::from_millis(150));
+    assert!(cut, "the second train was sent each time");
+}
+
+#[test]
+fn a_pipeline_that_is_paused_between_trains_goes_on_when_it_plays() {
+    let (_socket, port) = receiver("127.0.0.1");
+    let stage = slow_stage(port);
+    let sink = stage.sink.clone();
+    let pushing = push_until_the_end(stage);
+    for _ in 0..3 {
+        wait_for_packets(&sink, packets_of(&sink));
+        sink.set_state(gst::State::Paused).unwrap();
+        sink.set_state(gst::State::Playing).unwrap();
+        wait_for_packets(&sink, packets_of(&sink));
+    }
+    assert!(!pushing.is_finished(), "the flow ended");
+    sink.set_state(gst::State::Null).unwrap();
+    assert_eq!(pushing.join().unwrap(), gst::FlowError::Flushing);
 }
 
 #[test]

@@ -68,12 +68,12 @@ class Streamer(Child):
     def reload(self):
         self.process.send_signal(signal.SIGHUP)
 
-    def wait_log(self, text, timeout=20, count=1):
+    def wait_log(self, text, timeout=60, count=1):
         wait_until(lambda: self.log().count(text) >= count, timeout, lambda: f"'{text}':\n{self.tail()}")
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.wait(10)
+        return self.wait(60)
 
 
 @dataclass
@@ -145,6 +145,12 @@ class Listener:
 
     def frames(self):
         return sum(packet.marker for packet in list(self.packets))
+
+    def is_complete(self):
+        """Whether all that the last report counts has been seen, and nothing waits to be."""
+        packets = list(self.packets)
+        counted = self.reports[-1].packets if self.reports else None
+        return counted == sum(packet.ssrc == self.reports[-1].ssrc for packet in packets) if counted is not None else False
 
     def gaps(self):
         """Packets whose sequence number does not follow the one before."""

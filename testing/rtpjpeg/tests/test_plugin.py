@@ -78,12 +78,12 @@ def test_readme_sender_and_receiver(text, tmp_path):
     port = free_udp_port() & ~1
     shown = runnable(RECEIVER, port).replace("gst-launch-1.0", "exec gst-launch-1.0 -v").replace("name=screen", "name=screen silent=false")
     with Child(["sh", "-c", shown], tmp_path / "receiver.log") as receiver:
-        wait_until(lambda: listening(port), 20, lambda: receiver.tail())
+        wait_until(lambda: listening(port), 60, lambda: receiver.tail())
         with Child(["sh", "-c", runnable(text, port).replace("gst-launch-1.0", "exec gst-launch-1.0")], tmp_path / "sender.log") as sender:
-            wait_until(lambda: receiver.log().count("chain") > 20, 30, lambda: f"{sender.tail()}\n{receiver.tail()}")
+            wait_until(lambda: receiver.log().count("chain") > 20, 60, lambda: f"{sender.tail()}\n{receiver.tail()}")
             assert sender.returncode is None
             sender.process.send_signal(signal.SIGINT)
-            assert sender.wait(10) == 0, sender.tail()
+            assert sender.wait(60) == 0, sender.tail()
             assert "WARNING" not in sender.log() and "ERROR" not in sender.log(), sender.tail()
 
 
@@ -97,10 +97,10 @@ def test_readme_session_description(tmp_path, needs):
     argv = ["ffmpeg", "-v", "warning", "-protocol_whitelist", "file,udp,rtp", "-fflags", "nobuffer", "-i", "camera.sdp"]
     argv += ["-frames:v", "15", "-f", "framemd5", "-"]
     with Child(argv, tmp_path / "ffmpeg.log", cwd=tmp_path) as ffmpeg:
-        wait_until(lambda: listening(port), 20, lambda: ffmpeg.tail())
+        wait_until(lambda: listening(port), 60, lambda: ffmpeg.tail())
         sender = runnable(SENDERS[0], port).replace("gst-launch-1.0", "exec gst-launch-1.0")
         with Child(["sh", "-c", sender], tmp_path / "sender.log"):
-            assert ffmpeg.wait(30) == 0, ffmpeg.tail()
+            assert ffmpeg.wait(60) == 0, ffmpeg.tail()
     frames = [line.split(",") for line in ffmpeg.log().splitlines() if line.startswith("0,")]
     assert len(frames) == 15 and {int(frame[4]) for frame in frames} == {1280 * 720 * 3 // 2}
     # The ball moves: not one picture again and again.

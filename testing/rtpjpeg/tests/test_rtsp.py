@@ -27,7 +27,7 @@ print("ready", flush=True); GLib.MainLoop().run()
 def address(tmp_path):
     port = free_port()
     with Child([sys.executable, "-c", SERVER, port], tmp_path / "server.log") as server:
-        wait_until(lambda: "ready" in server.log(), 20, lambda: server.tail())
+        wait_until(lambda: "ready" in server.log(), 60, lambda: server.tail())
         yield f"rtsp://127.0.0.1:{port}/camera"
 
 
@@ -35,7 +35,7 @@ def address(tmp_path):
 def test_ffmpeg_plays(address, transport, tmp_path, needs):
     needs("ffmpeg")
     argv = ["ffmpeg", "-v", "warning", "-rtsp_transport", transport, "-i", address, "-frames:v", "10", "-f", "framemd5", "-"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=40)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=90)
     frames = [line.split(",") for line in done.stdout.splitlines() if line.startswith("0,")]
     assert len(frames) == 10, done.stderr[-2000:]
 
@@ -43,7 +43,7 @@ def test_ffmpeg_plays(address, transport, tmp_path, needs):
 def test_rtp_info_tells_where_the_stream_begins(address):
     """The server takes sequence number and time of its PLAY answer from the payloader's statistics."""
     host, port = address.removeprefix("rtsp://").split("/")[0].split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=90) as connection:
         stream = connection.makefile("rb")
 
         def ask(number, method, url, *headers):
@@ -65,8 +65,9 @@ def test_rtp_info_tells_where_the_stream_begins(address):
             if channel == 0:
                 break
         sequence, timestamp = struct.unpack(">HI", packet[2:8])
-        assert (sequence - int(info["seq"])) % 65536 < 100, (sequence, info)
-        assert (timestamp - int(info["rtptime"]) + 90000) % 2**32 < 3 * 90000, (timestamp, info)
+        # Seconds of a busy machine, of 65536 packets and 13 hours.
+        assert (sequence - int(info["seq"])) % 65536 < 2000, (sequence, info)
+        assert (timestamp - int(info["rtptime"]) + 90000) % 2**32 < 30 * 90000, (timestamp, info)
 
 
 def answer(stream):
@@ -80,7 +81,7 @@ def answer(stream):
 
 def test_rtspsrc_gets_the_exact_size(address):
     line = f"gst-launch-1.0 -v rtspsrc location={address} latency=50 ! rtpjpegdepay-rs ! identity eos-after=10 ! jpegdec ! fakesink"
-    done = subprocess.run(line.split(), capture_output=True, text=True, timeout=40)
+    done = subprocess.run(line.split(), capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     caps = [text for text in done.stdout.splitlines() if "RtpJpegDepayRs" in text and "src: caps" in text]
     assert caps and "width=(int)642" in caps[-1] and "height=(int)480" in caps[-1], done.stdout[-3000:]

@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 from harness.proc import Child, free_port, wait_until
 from rtpjpeg_harness import pictures
+from rtpjpeg_harness.receivers import waiting
 from rtpjpeg_harness.streamer import CameraServer, Listener, Streamer, ask, binary, camera, even_port
 
 CLOCK_RATE = 90000
@@ -40,7 +41,7 @@ def test_without_a_configuration_two_test_pictures_are_sent(tmp_path):
     except OSError as error:
         pytest.skip(f"ports 5000 to 5003 are in use: {error}")
     with first, second, Child([binary()], tmp_path / "streamer.log", cwd=tmp_path) as streamer:
-        wait_until(lambda: first.frames() > 20 and second.frames() > 20, 20, lambda: streamer.tail())
+        wait_until(lambda: first.frames() > 20 and second.frames() > 20, 60, lambda: streamer.tail())
         assert not first.gaps() and not second.gaps()
         assert {packet.ssrc for packet in first.packets} != {packet.ssrc for packet in second.packets}
         assert sorted(path.name for path in tmp_path.glob("*.sdp")) == ["camera1.sdp", "camera2.sdp"]
@@ -50,10 +51,10 @@ def test_ffmpeg_receives_both_streams_for_five_seconds(tmp_path, ports, needs):
     needs("ffmpeg")
     cameras = [camera(1, ports[0], width=640, height=480), camera(2, ports[1], device="test:smpte", quality=50)]
     with Streamer(tmp_path, cameras) as streamer:
-        wait_until(lambda: len(list(tmp_path.glob("*.sdp"))) == 2, 20, lambda: streamer.tail())
+        wait_until(lambda: len(list(tmp_path.glob("*.sdp"))) == 2, 60, lambda: streamer.tail())
         with ffmpeg("camera1.sdp", 5, tmp_path / "1.log", tmp_path) as one, ffmpeg("camera2.sdp", 5, tmp_path / "2.log", tmp_path) as two:
-            assert one.wait(40) == 0, one.tail()
-            assert two.wait(40) == 0, two.tail()
+            assert one.wait(60) == 0, one.tail()
+            assert two.wait(60) == 0, two.tail()
             shown = [decoded(one.log()), decoded(two.log())]
         for pictures_shown, size in zip(shown, (640 * 480, 320 * 240)):
             # 125 in 5 s, but less on a busy machine; all of the wanted size, and moving.
@@ -69,18 +70,18 @@ def test_a_camera_fails_and_comes_back_while_the_other_goes_on(tmp_path, ports):
     picture = pictures.load("base420")
     with CameraServer(picture) as server, Listener(ports[0]) as bad, Listener(ports[1]) as good:
         with Streamer(tmp_path, [camera(1, ports[0], device=server.device), camera(2, ports[1])]) as streamer:
-            wait_until(lambda: bad.frames() > 10 and good.frames() > 10, 30, lambda: streamer.tail())
+            wait_until(lambda: bad.frames() > 10 and good.frames() > 10, 60, lambda: streamer.tail())
             scan = picture[picture.rindex(b"\xff\xda") + 14 : picture.rindex(b"\xff\xd9")]
             assert set(scans(bad)) == {scan}, "not passed through untouched"
             server.serving = False
             streamer.wait_log("camera1: the stream ended; trying again in 0.5 s")
             silent_from = time.time()
             # It is tried again and again, and fails: the server hangs up at once.
-            wait_until(lambda: streamer.log().count("trying again") >= 3, 20, lambda: streamer.tail())
+            wait_until(lambda: streamer.log().count("trying again") >= 3, 60, lambda: streamer.tail())
             during = [packet for packet in good.packets if packet.at > silent_from]
             before = len(bad.packets)
             server.serving = True
-            wait_until(lambda: len(bad.packets) > before + 20, 40, lambda: streamer.tail())
+            wait_until(lambda: len(bad.packets) > before + 20, 60, lambda: streamer.tail())
             streamer.wait_log("camera1: sending", count=2)
             outage = time.time() - silent_from
             # The same stream goes on: SSRC, sequence numbers, and time that has passed meanwhile.
@@ -92,8 +93,11 @@ def test_a_camera_fails_and_comes_back_while_the_other_goes_on(tmp_path, ports):
             # The other one noticed nothing.
             assert not good.gaps()
             assert len([packet for packet in during if packet.marker]) > 10
+            # By their own time: when they are seen here also depends on what else the machine does.
+            pictures_of_good = [packet.timestamp for packet in good.packets if packet.marker]
+            assert max((b - a) % 2**32 for a, b in zip(pictures_of_good, pictures_of_good[1:])) < 1.0 * CLOCK_RATE
             arrivals = [packet.at for packet in good.packets if packet.marker]
-            assert max(b - a for a, b in zip(arrivals, arrivals[1:])) < 1.0
+            assert max(b - a for a, b in zip(arrivals, arrivals[1:])) < outage / 2
             assert "camera2: the stream" not in streamer.log()
 
 
@@ -115,7 +119,7 @@ def scans(listener):
 def test_a_camera_that_is_not_there_does_not_hinder_the_other(tmp_path, ports):
     with Listener(ports[1]) as good:
         with Streamer(tmp_path, [camera(1, ports[0], device="/dev/video-none"), camera(2, ports[1])]) as streamer:
-            wait_until(lambda: good.frames() > 20, 20, lambda: streamer.tail())
+            wait_until(lambda: good.frames() > 20, 60, lambda: streamer.tail())
             streamer.wait_log("trying again in 1.0 s")
             warnings = [line for line in streamer.log().splitlines() if " WARN camera1" in line]
             # The same failure is told once, the rest is for --verbose.
@@ -129,9 +133,9 @@ def test_a_camera_that_hangs_is_started_again(tmp_path, ports):
         "udpsrc address=127.0.0.1 port=0 caps=video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! f. f. ! video/x-raw,format=I420"
     )
     with Listener(ports[0]) as listener, Streamer(tmp_path, [camera(1, ports[0], device=device)]) as streamer:
-        wait_until(lambda: listener.frames() >= 20, 20, lambda: streamer.tail())
+        wait_until(lambda: listener.frames() >= 20, 60, lambda: streamer.tail())
         streamer.wait_log("camera1: no picture for 5 s", 20)
-        wait_until(lambda: listener.frames() >= 40, 20, lambda: streamer.tail())
+        wait_until(lambda: listener.frames() >= 40, 60, lambda: streamer.tail())
         assert not listener.gaps()
 
 
@@ -140,30 +144,33 @@ def test_reload(tmp_path, ports):
     one, two = camera(1, ports[0]), camera(2, ports[1])
     with Listener(ports[0]) as unchanged, Listener(ports[1]) as changed, Listener(third) as added:
         with Streamer(tmp_path, [one, two]) as streamer:
-            wait_until(lambda: unchanged.frames() > 10 and changed.frames() > 10, 20, lambda: streamer.tail())
+            wait_until(lambda: unchanged.frames() > 10 and changed.frames() > 10, 60, lambda: streamer.tail())
             # A mistake changes nothing.
             streamer.write([one, two, "fps = 0"])
             streamer.reload()
             streamer.wait_log("the configuration stays as it was")
             assert re.search(r"cameras\.toml:\d+: not TOML: duplicate key", streamer.log()), streamer.tail()
             seen = changed.frames()
-            wait_until(lambda: changed.frames() > seen + 10, 20, lambda: streamer.tail())
+            wait_until(lambda: changed.frames() > seen + 10, 60, lambda: streamer.tail())
             # Another size for the second one, and a third one.
             streamer.write([one, camera(2, ports[1], width=640), camera(3, third)])
             streamer.reload()
             streamer.wait_log("configuration read again: 3 cameras")
-            wait_until(lambda: added.frames() > 10 and changed.packets[-1].data[12 + 6] == 640 // 8, 20, lambda: streamer.tail())
+            wait_until(lambda: added.frames() > 10 and changed.packets[-1].data[12 + 6] == 640 // 8, 60, lambda: streamer.tail())
             # The stream of the other size is another one's start; the old one said goodbye.
-            assert any(report.bye for report in changed.reports)
+            wait_until(lambda: any(report.bye for report in changed.reports), 60, "the goodbye")
             assert sorted(path.name for path in tmp_path.glob("*.sdp")) == ["camera1.sdp", "camera2.sdp", "camera3.sdp"]
             # The second one is gone.
             streamer.write([one, camera(3, third)])
             streamer.reload()
             streamer.wait_log("configuration read again: 2 cameras")
             assert sorted(path.name for path in tmp_path.glob("*.sdp")) == ["camera1.sdp", "camera3.sdp"]
+            wait_until(lambda: changed.reports[-1].bye and not waiting(ports[1]), 60, "the end of the second one")
+            seen = unchanged.frames()
+            wait_until(lambda: unchanged.frames() > seen + 5, 60, lambda: streamer.tail())
             quiet = len(changed.packets)
             seen = unchanged.frames()
-            wait_until(lambda: unchanged.frames() > seen + 10, 20, lambda: streamer.tail())
+            wait_until(lambda: unchanged.frames() > seen + 10, 60, lambda: streamer.tail())
             assert len(changed.packets) == quiet
             # The first one went on as if nothing had happened.
             assert not unchanged.gaps() and not any(report.bye for report in unchanged.reports)
@@ -174,8 +181,8 @@ def test_reports_put_both_views_on_one_clock(tmp_path, ports):
     """RTCP of two cameras: the wall time of a stamp is right, and the same for both."""
     with Listener(ports[0]) as one, Listener(ports[1]) as two:
         with Streamer(tmp_path, [camera(1, ports[0]), camera(2, ports[1])]) as streamer:
-            wait_until(lambda: min(len(one.reports), len(two.reports)) >= 4, 30, lambda: streamer.tail())
-            wait_until(lambda: min(one.frames(), two.frames()) >= 60, 30, lambda: streamer.tail())
+            wait_until(lambda: min(len(one.reports), len(two.reports)) >= 4, 60, lambda: streamer.tail())
+            wait_until(lambda: min(one.frames(), two.frames()) >= 60, 60, lambda: streamer.tail())
         assert len({report.cname for report in one.reports + two.reports}) == 1
         for number, listener in ((1, one), (2, two)):
             reports = [report for report in listener.reports if not report.bye]
@@ -187,13 +194,15 @@ def test_reports_put_both_views_on_one_clock(tmp_path, ports):
             last = reports[-1]
             until = [packet for packet in listener.packets if packet.at <= last.at]
             assert abs(last.packets - len(until)) < 400
-            assert 0 < last.octets <= sum(len(packet.data) - 12 for packet in listener.packets)
-            assert listener.reports[-1].bye and listener.reports[-1].octets == sum(len(packet.data) - 12 for packet in listener.packets)
+            # The listener's threads may be a little behind the end of the service.
+            wait_until(lambda: listener.reports[-1].bye and listener.is_complete(), 60, lambda: f"the goodbye: {listener.reports[-1]}")
+            octets = sum(len(packet.data) - 12 for packet in listener.packets)
+            assert 0 < last.octets <= octets and listener.reports[-1].octets == octets
             # The wall time of a picture is just before it came.
             delays = [packet.at - wall(packet.timestamp, reports[-1]) for packet in listener.packets if packet.marker]
             # Encoding and sending takes a few ms at best; stamps are rounded down to a tick.
-            assert -0.001 < min(delays) < 0.05, sorted(delays)[:5]
-            assert abs(reports[0].ntp - reports[0].at) < 0.5
+            assert -0.001 < min(delays) < 0.2, sorted(delays)[:5]
+            assert abs(min(report.at - report.ntp for report in reports)) < 0.5
 
 
 def wall(timestamp, report):
@@ -206,11 +215,11 @@ def test_receivers_reports_become_figures(tmp_path, ports):
     web = free_port()
     main = f"[mjpeg-rtp.stats]\ninterval = 1\njson = 'stats.json'\nprometheus = '127.0.0.1:{web}'"
     with Listener(ports[0]) as one, Listener(ports[1]) as two, Streamer(tmp_path, [camera(1, ports[0], name="front"), camera(2, ports[1])], main) as streamer:
-        wait_until(lambda: one.reports and one.frames() > 30 and two.frames() > 30, 30, lambda: streamer.tail())
+        wait_until(lambda: one.reports and one.frames() > 30 and two.frames() > 30, 60, lambda: streamer.tail())
         middle = struct.unpack(">I", struct.pack(">Q", int((one.reports[-1].ntp + 2208988800) * 2**32) & (2**64 - 1))[2:6])[0]
         # A quarter lost since the last report, 900 ticks of jitter, answered at once.
         one.say(struct.pack(">BBHIIIIIII", 0x81, 201, 7, 99, 1, 64 << 24 | 5, 0, 900, middle, 0))
-        wait_until(lambda: "receiver lost 25 %" in streamer.log(), 20, lambda: streamer.tail())
+        wait_until(lambda: "receiver lost 25 %" in streamer.log(), 60, lambda: streamer.tail())
         with urllib.request.urlopen(f"http://127.0.0.1:{web}/metrics", timeout=10) as answer:
             assert answer.headers["content-type"].startswith("application/openmetrics-text")
             text = answer.read().decode()
@@ -232,10 +241,10 @@ def test_receivers_reports_become_figures(tmp_path, ports):
 def test_termination_leaves_nothing_behind(tmp_path, ports):
     main = "[mjpeg-rtp.stats]\ninterval = 1\njson = 'stats.json'"
     with Listener(ports[0]) as one, Streamer(tmp_path, [camera(1, ports[0]), camera(2, ports[1], device="/dev/video-none")], main) as streamer:
-        wait_until(lambda: one.reports and (tmp_path / "stats.json").exists(), 20, lambda: streamer.tail())
+        wait_until(lambda: one.reports and (tmp_path / "stats.json").exists(), 60, lambda: streamer.tail())
         begin = time.monotonic()
         assert streamer.terminate() == 0, streamer.tail()
-        assert time.monotonic() - begin < 4
+        assert time.monotonic() - begin < 8
         assert sorted(path.name for path in tmp_path.iterdir()) == ["cameras.toml", "streamer.log"]
         wait_until(lambda: one.reports[-1].bye, 5, "goodbye")
         assert "panicked" not in streamer.log() and " ERROR" not in streamer.log(), streamer.tail()
@@ -248,7 +257,7 @@ def test_systemd_is_told(tmp_path, ports):
         systemd.bind(address)
         systemd.settimeout(0.2)
 
-        def heard(text, timeout=20):
+        def heard(text, timeout=90):
             def look():
                 try:
                     said.append(systemd.recv(4096).decode())
@@ -275,7 +284,7 @@ def test_systemd_is_told(tmp_path, ports):
 def test_quality_is_applied_and_size_matters(tmp_path, ports):
     with Listener(ports[0]) as low, Listener(ports[1]) as high:
         with Streamer(tmp_path, [camera(1, ports[0], quality=10), camera(2, ports[1], quality=95)]) as streamer:
-            wait_until(lambda: min(low.frames(), high.frames()) > 10, 20, lambda: streamer.tail())
+            wait_until(lambda: min(low.frames(), high.frames()) > 10, 60, lambda: streamer.tail())
     # In RTP/JPEG the encoder's quality is the Q of the header, where the tables are the standard's.
     assert {packet.data[12 + 5] for packet in low.packets} == {10}
     assert {packet.data[12 + 5] for packet in high.packets} == {95}
@@ -285,7 +294,7 @@ def test_quality_is_applied_and_size_matters(tmp_path, ports):
 def test_raw_pictures_of_another_size_are_scaled(tmp_path, ports):
     device = "pipeline:videotestsrc is-live=true ! video/x-raw,format=YUY2,width=640,height=360,framerate=25/1"
     with Listener(ports[0]) as listener, Streamer(tmp_path, [camera(1, ports[0], device=device, pt=96, quality=70)]) as streamer:
-        wait_until(lambda: listener.frames() > 10, 20, lambda: streamer.tail())
+        wait_until(lambda: listener.frames() > 10, 60, lambda: streamer.tail())
         assert {tuple(packet.data[18:20]) for packet in listener.packets} == {(40, 30)}
         assert {packet.data[1] & 0x7F for packet in listener.packets} == {96}
         # Type 1: 4:2:0, though the source is 4:2:2.
@@ -351,11 +360,11 @@ def test_printed_session_descriptions_work(width, height, told, tmp_path, ports,
             sdp.write_text(text)
             line = f"filesrc location={sdp} ! sdpdemux ! rtpjpegdepay-rs ! jpegparse ! fakesink silent=false num-buffers=10"
             with Child(["gst-launch-1.0", "-v", *line.split()], tmp_path / f"gst{number}.log") as receiver:
-                assert receiver.wait(40) == 0, f"{receiver.tail()}\n{streamer.tail()}"
+                assert receiver.wait(60) == 0, f"{receiver.tail()}\n{streamer.tail()}"
                 assert f"width=(int){width}" in receiver.log() and f"height=(int){height}" in receiver.log(), receiver.tail()
             if max(width, height) <= 2040:
                 with ffmpeg(sdp, 1, tmp_path / f"ffmpeg{number}.log", tmp_path) as receiver:
-                    assert receiver.wait(40) == 0, receiver.tail()
+                    assert receiver.wait(60) == 0, receiver.tail()
                     sizes = {size for size, _ in decoded(receiver.log())}
                     assert sizes == {(width + 7) // 8 * 8 * ((height + 7) // 8 * 8) * 3 // 2}, receiver.tail()
 
@@ -367,7 +376,7 @@ def test_idle_without_cameras(tmp_path, ports):
         assert streamer.returncode is None
         streamer.write([camera(1, ports[0])], "enabled = true")
         streamer.reload()
-        wait_until(lambda: listener.frames() > 5, 20, lambda: streamer.tail())
+        wait_until(lambda: listener.frames() > 5, 60, lambda: streamer.tail())
 
 
 def test_nobody_listening_is_no_error(tmp_path, ports):
@@ -375,4 +384,4 @@ def test_nobody_listening_is_no_error(tmp_path, ports):
         streamer.wait_log("times nobody was listening")
         assert "trying again" not in streamer.log()
         with Listener(ports[0]) as listener:
-            wait_until(lambda: listener.frames() > 5, 20, lambda: streamer.tail())
+            wait_until(lambda: listener.frames() > 5, 60, lambda: streamer.tail())

@@ -26,7 +26,7 @@ def demo(tmp_path):
         pytest.skip("one of the ports 5000 to 5003 is in use")
     assert BLOCKS["demo"] == "cargo run -p mjpeg-rtp-streamer\n"
     with Child([binary()], tmp_path / "streamer.log", cwd=tmp_path) as streamer:
-        wait_until(lambda: len(list(tmp_path.glob("camera?.sdp"))) == 2, 20, lambda: streamer.tail())
+        wait_until(lambda: len(list(tmp_path.glob("camera?.sdp"))) == 2, 60, lambda: streamer.tail())
         yield streamer
 
 
@@ -46,7 +46,7 @@ def test_ffplay(demo, tmp_path, needs):
     text = BLOCKS["ffplay"].replace("ffplay ", "ffplay -loglevel debug ")
     with paste(text, tmp_path / "ffplay.log", tmp_path, {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}) as player:
         # Before the first picture is shown, its clock is "nan".
-        wait_until(lambda: "1280x720" in player.log() and re.search(r"\d\.\d+ +M-V:", player.log()), 30, lambda: player.tail())
+        wait_until(lambda: "1280x720" in player.log() and re.search(r"\d\.\d+ +M-V:", player.log()), 60, lambda: player.tail())
         assert "Error" not in player.log(), player.tail()
 
 
@@ -58,7 +58,7 @@ def test_gstreamer(demo, block, screens, tmp_path):
     with paste(text, tmp_path / "receiver.log", tmp_path) as receiver:
         for name in "ab"[:screens]:
             chains = f"screen-{name}: last-message = chain"
-            wait_until(lambda: receiver.log().count(chains) > 20, 30, lambda: f"{receiver.tail(5)}\n{demo.tail()}")
+            wait_until(lambda: receiver.log().count(chains) > 20, 60, lambda: f"{receiver.tail(5)}\n{demo.tail()}")
         assert "WARNING" not in receiver.log() and "width=(int)1280, height=(int)720" in receiver.log()
 
 
@@ -68,7 +68,7 @@ def test_configuration(tmp_path):
     text = CONFIG.replace('"/dev/video0"', '"test"').replace('"/dev/video2"', '"test"').replace("192.0.2.10", "127.0.0.1").replace("9464", str(web))
     (tmp_path / "cameras.toml").write_text(text.replace("dest_port = 5000", f"dest_port = {port}").replace("dest_port = 5002", f"dest_port = {port + 2}"))
     check, run = (line.replace("cargo run -p mjpeg-rtp-streamer --", binary()) for line in BLOCKS["config"].strip().splitlines())
-    assert "2 cameras" in subprocess.run(["sh", "-c", check], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=20).stdout
+    assert "2 cameras" in subprocess.run(["sh", "-c", check], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=90).stdout
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, paste(run, tmp_path / "streamer.log", tmp_path) as streamer:
         receiver.bind(("127.0.0.1", port))
         receiver.settimeout(20)

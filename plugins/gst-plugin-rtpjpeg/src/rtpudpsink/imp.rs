@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
 use super::pacing::{Interval, Plan, plan};
@@ -195,8 +196,9 @@ impl RtpUdpSink {
         }
         let begin = Instant::now();
         for (index, train) in (0..).zip(packets.chunks(plan.train)) {
-            if !self.wait_until(begin + plan.gap * index) {
-                return Err(gst::FlowError::Flushing);
+            while !self.wait_until(begin + plan.gap * index) {
+                // Paused: what is left of the frame waits until it goes on. Stopped or flushed: the flow ends here.
+                self.obj().wait_preroll()?;
             }
             sender.send(train, &self.stats);
         }
