@@ -127,7 +127,7 @@ def cycles(stage, count, warm=5, looks=20, progress=None):
             course.note(f"{done} cycles", Footprint.at_rest(publisher.child.pid))
             if progress:
                 progress(course)
-    assert not publisher.select("error") and not publisher.select("warning"), publisher.summary()
+    assert not publisher.select("error"), publisher.summary()
     return course
 
 

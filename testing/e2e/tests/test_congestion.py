@@ -18,6 +18,11 @@ def decoded(link):
     return link.viewer.report()[name]["frames_decoded"]
 
 
+def sent(publisher):
+    """Pictures of its one track that went out."""
+    return publisher.get("sink", "stats")["fields"]["video_0"]["fields"]["frames-sent"]
+
+
 def assert_smooth(pictures, seconds, fps=30):
     """Nearly all: goal 29.5 a second. (What a machine that stands still for half a second makes or decodes late is later.)"""
     assert pictures >= (fps - 4 * 0.5) * seconds - fps / 2, f"{pictures} in {seconds:.1f} s"
@@ -67,13 +72,15 @@ def test_random_loss_is_not_taken_for_congestion(make_uplink, loss):
     )
     publisher.wait_published()
     link.viewer.wait_pictures(60)
-    before, begin = decoded(link), time.monotonic()
+    before, out, begin = decoded(link), sent(publisher), time.monotonic()
     time.sleep(15)
-    after, end = decoded(link), time.monotonic()
+    after, out, end = decoded(link), sent(publisher) - out, time.monotonic()
     assert Rates.of(publisher).kbit(begin, end) > 0.5 * FULL, "no collapse"
     # Goal: 99 % of the frames. Decoded, not shown: of the frames behind a retransmission the SDK shows the last.
     came, painted = after - before, link.viewer.figures(begin, end)["painted"]
-    assert painted > 300 and came >= 0.96 * painted, (came, painted)
+    # A link that stands still for a moment, because the machine does, costs frames that are too old afterwards.
+    assert painted > 300 and out >= 0.8 * painted, (out, painted)
+    assert came >= 0.96 * out, (came, out)
 
 
 def test_a_free_link_is_left_alone(make_uplink):
@@ -132,14 +139,13 @@ def test_a_source_that_cannot_adapt_moves_on_at_every_keyframe(make_uplink):
     opened = time.monotonic()
     shown = link.viewer.figures(begin, opened)
     link.limit(None)
-    time.sleep(8)
-    end = time.monotonic()
+    now = time.monotonic
+    wait_until(lambda: now() > opened + 3 and link.viewer.figures(now() - 3, now())["fps"] > 20, 4 * 8, lambda: f"all pictures again; {publisher.summary()}")
     assert Rates.of(publisher).kbit(begin, opened) > 0.9 * FULL, "it does not adapt"
     # A keyframe a second; goal: half a second of queueing at most.
     assert shown["gap_ms"] <= 4000 and shown["fps"] >= 0.5, shown
     assert shown["worst_ms"] <= 4 * 500, shown
     assert "queue-full" in queue_full(publisher)
-    assert link.viewer.figures(end - 3, end)["fps"] > 20
 
 
 def test_an_encoder_that_only_hears_the_event_follows_too(make_uplink):
