@@ -106,7 +106,8 @@ fn hevc_record(parameter_sets: &[u8]) -> Option<Vec<u8>> {
     out.extend(payload.get(1..13)?);
     let temporal_layers = (layers >> 1 & 7) + 1;
     let nested = layers & 1;
-    // No minimum of spatial segmentation, any parallelism, 4:2:0, 8 bit, no average frame rate.
+    // No minimum of spatial segmentation, any parallelism, no average frame rate. 4:2:0 and 8 bit: the hardware makes the Main
+    // profile only, which has nothing else (H.265 §A.3.2).
     out.extend([0xf0, 0, 0xfc, 0xfc | 1, 0xf8, 0xf8, 0, 0]);
     out.push(temporal_layers << 3 | nested << 2 | (LENGTH_SIZE - 1));
     out.push(3);

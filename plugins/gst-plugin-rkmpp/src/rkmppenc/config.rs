@@ -283,6 +283,38 @@ pub(crate) fn colour(info: &VideoInfo) -> Colour {
     }
 }
 
+/// Refuses sizes that the hardware would make garbage of.
+pub(crate) fn check_size(
+    info: &VideoInfo,
+    format: &Format,
+    choice: &Choice,
+) -> Result<(), gst::ErrorMessage> {
+    let (width, height) = (info.width(), info.height());
+    let (least_width, least_height) = choice.codec.least_size();
+    if width < least_width || height < least_height {
+        return Err(gst::error_msg!(
+            gst::StreamError::Format,
+            (
+                "{width}x{height} is too small: {} needs at least {least_width}x{least_height}. Put videoscale in front",
+                choice.codec.name()
+            )
+        ));
+    }
+    if width % 2 != 0 || height % 2 != 0 {
+        return Err(gst::error_msg!(
+            gst::StreamError::Format,
+            ("{width}x{height}: width and height must be even. Put videoscale or videocrop in front")
+        ));
+    }
+    if choice.codec == Codec::Jpeg && !format.jpeg {
+        return Err(gst::error_msg!(
+            gst::StreamError::Format,
+            ("JPEG cannot be made of {}. Put videoconvert in front", format.gst.to_str())
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

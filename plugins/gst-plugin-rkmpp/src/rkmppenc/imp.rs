@@ -20,6 +20,7 @@ use super::config::{self, Live};
 use super::flow::{Flow, HANG, Output, lock};
 use super::input::{self, InputError};
 use super::layout::{self, Format, Layout};
+use super::pace::Pace;
 use super::pool::Pool;
 use super::settings::{self, Settings};
 use super::targets::{EVENT, Targets, Wish};
@@ -61,8 +62,7 @@ pub struct RkMppEnc {
     /// Properties or wishes changed.
     changed: AtomicBool,
     targets: Mutex<Targets>,
-    /// Time of the last frame that was not left out for `max-framerate`.
-    last_taken: Mutex<Option<gst::ClockTime>>,
+    pace: Mutex<Pace>,
     mpp: Mutex<Option<Mpp>>,
     session: Mutex<Option<Session>>,
     flow: Arc<Flow>,
@@ -161,7 +161,7 @@ impl VideoEncoderImpl for RkMppEnc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         self.flow.start();
         *lock(&self.targets) = Targets::default();
-        *lock(&self.last_taken) = None;
+        *lock(&self.pace) = Pace::default();
         let weak = self.obj().downgrade();
         let flow = self.flow.clone();
         let thread = std::thread::Builder::new()
@@ -261,7 +261,7 @@ impl VideoEncoderImpl for RkMppEnc {
             gst::EventView::FlushStart(_) => self.flow.set_flushing(true),
             gst::EventView::FlushStop(_) => {
                 self.flow.set_flushing(false);
-                *lock(&self.last_taken) = None;
+                *lock(&self.pace) = Pace::default();
             }
             // What was put before them has to come out before them. The stream lock is not held here.
             gst::EventView::Eos(_) | gst::EventView::Caps(_) | gst::EventView::SegmentDone(_) => {
@@ -323,7 +323,7 @@ impl RkMppEnc {
     /// In front of the base class: keeps the limit of frames in flight, and leaves out what nobody needs.
     fn admit(&self, buffer: &gst::Buffer) -> gst::PadProbeReturn {
         let wish = self.wish();
-        if !wish.active || self.is_too_soon(&wish, buffer.pts()) {
+        if !wish.active || !lock(&self.pace).takes(buffer.pts(), wish.max_framerate) {
             lock(&self.flow.stats).skipped += 1;
             // And not `Drop`, with which the binding and GStreamer both free the buffer.
             return gst::PadProbeReturn::Handled;
@@ -334,19 +334,6 @@ impl RkMppEnc {
         };
         self.flow.admit(limit);
         gst::PadProbeReturn::Ok
-    }
-
-    /// Whether a frame comes sooner than `max-framerate` wants, by more than the jitter of cameras.
-    fn is_too_soon(&self, wish: &Wish, pts: Option<gst::ClockTime>) -> bool {
-        let (Some(rate), Some(pts)) = (wish.max_framerate, pts) else { return false };
-        let interval = gst::ClockTime::SECOND.mul_div_floor(rate.denom() as u64, rate.numer() as u64);
-        let mut last = lock(&self.last_taken);
-        let soon =
-            last.zip(interval).is_some_and(|(last, interval)| pts >= last && pts - last < interval * 3 / 4);
-        if !soon {
-            *last = Some(pts);
-        }
-        soon
     }
 
     /// NULL to READY: is there a library, and hardware that it may use?
@@ -469,7 +456,7 @@ impl RkMppEnc {
                 ("Downstream takes none of H.264, H.265, VP8, JPEG: {allowed}")
             )
         })?;
-        check_size(&info, format, &choice)?;
+        config::check_size(&info, format, &choice)?;
 
         let mpp =
             lock(&self.mpp).ok_or_else(|| gst::error_msg!(gst::CoreError::StateChange, ("not opened")))?;
@@ -773,32 +760,4 @@ impl RkMppEnc {
         gst::element_imp_error!(self, gst::LibraryError::Failed, ("{what}: {error}"));
         gst::FlowError::Error
     }
-}
-
-/// Refuses sizes that the hardware would make garbage of.
-fn check_size(info: &VideoInfo, format: &Format, choice: &Choice) -> Result<(), gst::ErrorMessage> {
-    let (width, height) = (info.width(), info.height());
-    let (least_width, least_height) = choice.codec.least_size();
-    if width < least_width || height < least_height {
-        return Err(gst::error_msg!(
-            gst::StreamError::Format,
-            (
-                "{width}x{height} is too small: {} needs at least {least_width}x{least_height}. Put videoscale in front",
-                choice.codec.name()
-            )
-        ));
-    }
-    if width % 2 != 0 || height % 2 != 0 {
-        return Err(gst::error_msg!(
-            gst::StreamError::Format,
-            ("{width}x{height}: width and height must be even. Put videoscale or videocrop in front")
-        ));
-    }
-    if choice.codec == codec::Codec::Jpeg && !format.jpeg {
-        return Err(gst::error_msg!(
-            gst::StreamError::Format,
-            ("JPEG cannot be made of {}. Put videoconvert in front", format.gst.to_str())
-        ));
-    }
-    Ok(())
 }

@@ -33,6 +33,7 @@ mod imp;
 mod input;
 mod layout;
 mod level;
+mod pace;
 mod pool;
 mod settings;
 mod stats;
