@@ -343,6 +343,37 @@ fn downstream_that_blocks_is_no_hang() {
     simulator.assert_clean();
 }
 
+/// CPU time that the threads of the element took, in ticks of 10 ms.
+fn ticks() -> u64 {
+    let of = |task: std::fs::DirEntry| -> Option<u64> {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once(") ")?;
+        let mut fields = rest.split(' ').skip(11).map_while(|field| field.parse::<u64>().ok());
+        name.contains("rkmppenc").then(|| fields.next().unwrap() + fields.next().unwrap())
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| of(task.ok()?)).sum()
+}
+
+#[test]
+fn an_encoder_that_blocks_costs_no_time_meanwhile() {
+    for (properties, caps) in [("low-latency=true", "video/x-h264"), ("max-pending=4", "video/x-vp8")] {
+        let simulator = Simulator::new("latency-us=60000,codec=instant");
+        let running = Running::new(&format!(
+            "videotestsrc ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} ! {caps} \
+             ! fakesink name=out sync=false",
+            enc(properties)
+        ));
+        running.play();
+        running.wait_for(16);
+        // Nearly a second, most of which a thread that asks again and again would have taken.
+        let ticks = ticks();
+        running.pipeline.send_event(gst::event::Eos::new());
+        assert!(running.finish().errors.is_empty());
+        assert!(ticks < 24, "{caps}: {ticks}0 ms");
+        simulator.assert_clean();
+    }
+}
+
 #[test]
 fn a_full_queue_and_full_memory_are_no_panic() {
     let simulator = Simulator::new("busy-input=7");

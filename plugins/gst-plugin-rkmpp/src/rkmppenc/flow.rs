@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gst_video::VideoCodecFrameFlags;
 use gst_video::prelude::*;
-use rockchip_mpp::{Buffer, Encoded, Encoder};
+use rockchip_mpp::{Buffer, Encoded, Encoder, InputMode};
 
 use super::bitstream;
 use super::codec::Codec;
@@ -23,6 +23,8 @@ use super::stats::Stats;
 
 /// How long the encoder may be busy with one frame. The slowest known takes 60 ms.
 pub(crate) const HANG: Duration = Duration::from_secs(3);
+/// How long to wait for a packet before looking whether the encoder hangs.
+const LOOK: Duration = Duration::from_millis(100);
 /// Empty packets in a row that are a failure. Fewer may be the rate control.
 const EMPTY_LIMIT: u32 = 8;
 /// Buffers of ours that wait to be used again.
@@ -42,6 +44,8 @@ struct Inner {
     queue: VecDeque<Encoded>,
     /// Put and not finished, by token. Without a source: a thread is finishing it.
     pending: HashMap<u64, Option<Source>>,
+    /// Packets that a synchronous encoder has ready.
+    coded: usize,
     generation: u32,
     flushing: bool,
     stopping: bool,
@@ -54,6 +58,14 @@ struct Inner {
 }
 
 impl Inner {
+    /// Whether the encoder is this one.
+    fn has(&self, encoder: Option<&Arc<Encoder>>) -> bool {
+        match (&self.encoder, encoder) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        }
+    }
+
     /// Whether a frame was put after the last flush and restart.
     fn is_current(&self, token: u64) -> bool {
         (token >> 32) as u32 == self.generation
@@ -77,6 +89,7 @@ impl Default for Flow {
                 encoder: None,
                 queue: VecDeque::new(),
                 pending: HashMap::new(),
+                coded: 0,
                 generation: 0,
                 flushing: false,
                 stopping: true,
@@ -154,6 +167,9 @@ impl Flow {
         inner.progress = Instant::now();
         inner.empty = 0;
         inner.failure = None;
+        if !inner.has(encoder.as_ref()) {
+            inner.coded = 0;
+        }
         let old = std::mem::replace(&mut inner.encoder, encoder);
         drop(inner);
         drop(old);
@@ -240,12 +256,31 @@ impl Flow {
         self.changed.notify_all();
     }
 
+    /// A frame was put.
+    pub fn was_put(&self) {
+        lock(&self.inner).coded += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there may be a packet. A synchronous encoder has none until `put` has returned, and does not wait for it.
+    fn wait_for_packet(&self, encoder: &Arc<Encoder>) {
+        if encoder.mode() == InputMode::Asynchronous {
+            return;
+        }
+        let none = |inner: &mut Inner| {
+            inner.coded == 0 && inner.queue.is_empty() && !inner.stopping && inner.has(Some(encoder))
+        };
+        let waited = self.changed.wait_timeout_while(lock(&self.inner), LOOK, none);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Takes a packet out for the other thread to finish.
     pub fn collect(&self, encoder: &Encoder) {
         let _getter = lock(&self.getter);
         if let Ok(Some(encoded)) = encoder.get() {
             let mut inner = lock(&self.inner);
             inner.progress = Instant::now();
+            inner.coded = inner.coded.saturating_sub(1);
             inner.queue.push_back(encoded);
         }
     }
@@ -287,12 +322,20 @@ impl Flow {
             };
             drop(inner);
 
+            self.wait_for_packet(&encoder);
             let next = {
                 let _getter = lock(&self.getter);
                 let queued = lock(&self.inner).queue.pop_front();
                 match queued {
                     Some(encoded) => Ok(Some(encoded)),
-                    None => encoder.get(),
+                    None => {
+                        let next = encoder.get();
+                        if matches!(next, Ok(Some(_))) {
+                            let mut inner = lock(&self.inner);
+                            inner.coded = inner.coded.saturating_sub(1);
+                        }
+                        next
+                    }
                 }
             };
             let Some(element) = element.upgrade() else { return };
@@ -300,6 +343,8 @@ impl Flow {
                 Ok(Some(encoded)) => self.finish(&element, encoded),
                 Ok(None) => {
                     let mut inner = lock(&self.inner);
+                    // Nothing came of a frame. (Or it came in between: then it is seen a little later.)
+                    inner.coded = 0;
                     if !inner.pending.is_empty() && inner.progress.elapsed() > HANG {
                         inner.failure = Some("it does not finish a frame");
                         drop(inner);

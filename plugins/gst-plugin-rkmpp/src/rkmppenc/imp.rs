@@ -753,6 +753,7 @@ impl RkMppEnc {
             );
             return Err(gst::FlowError::Error);
         }
+        self.flow.was_put();
         Ok(gst::FlowSuccess::Ok)
     }
 
