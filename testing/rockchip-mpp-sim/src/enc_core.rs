@@ -9,6 +9,7 @@ use sim_codec::{
     Codec, Colour, Encoder, EncoderConfig, HeaderPolicy, Picture, Profile, RateControl, RateMode, RawFormat,
     RawImage,
 };
+use std::sync::Arc;
 
 /// The codec of an MppCodingType that this chip encodes.
 pub const fn codec_of(coding: i32) -> Option<Codec> {
@@ -187,6 +188,8 @@ pub struct Core {
     encoder: Option<Encoder>,
     cfg: Cfg,
     instant: bool,
+    /// What stands for all pictures of an instant encoder.
+    blank: Option<Arc<Picture>>,
     /// Parameter sets go in front of the next frame, whatever it is.
     headers_due: bool,
     /// The application has fetched them: the next IDR frame goes without.
@@ -202,6 +205,7 @@ impl Core {
             encoder: None,
             cfg: Cfg::default(),
             instant,
+            blank: None,
             headers_due: true,
             fetched: false,
             since_idr: 0,
@@ -245,6 +249,21 @@ impl Core {
         let idr = others || rates && cfg.get("rc:fps_chg_no_idr") == 0;
         self.cfg = cfg.clone();
         Some(idr)
+    }
+
+    /// Of an instant encoder: a picture of the size that it makes. It does not read the application's.
+    pub fn instant_picture(&mut self, cfg: &Cfg) -> Option<Arc<Picture>> {
+        if !self.instant {
+            return None;
+        }
+        let wanted = config(self.codec, cfg, true);
+        let fits = |blank: &&Arc<Picture>| (blank.width, blank.height) == (wanted.width, wanted.height);
+        if let Some(blank) = self.blank.as_ref().filter(fits) {
+            return Some(blank.clone());
+        }
+        let blank = Arc::new(Picture::grey(wanted.width, wanted.height));
+        self.blank = Some(blank.clone());
+        Some(blank)
     }
 
     /// The parameter sets, for `MPP_ENC_GET_HDR_SYNC`.

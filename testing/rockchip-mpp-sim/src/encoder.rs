@@ -291,6 +291,11 @@ impl Encoder {
         each_idr: bool,
     ) -> Option<crate::enc_core::Output> {
         let buffer = buffer::BUFFERS.get(buffer_id, "encode")?;
+        let mut core = lock(&self.core);
+        if let Some(blank) = core.instant_picture(cfg) {
+            return core.encode(cfg, &blank, idr, each_idr);
+        }
+        drop(core);
         let data = buffer.mapping().map(|m| m.bytes()).or_else(|| {
             log(format_args!("encode: the memory of buffer {buffer_id:#x} can't be reached"));
             None
