@@ -30,7 +30,7 @@ def run(part, amount, stage, directory):
 
     def progress(course):
         done, footprint = course.footprints[-1]
-        print(f"  {time.strftime('%H:%M:%S')} {done}: {footprint.fds} descriptors, {footprint.threads} threads, {footprint.rss_kb / 1024:.1f} MB", flush=True)
+        print(f"  {time.strftime('%H:%M:%S')} {done}: {footprint.fds} descriptors, {footprint.threads} threads, {footprint.rss_kb / 1024:.1f} MB, {footprint.allocated_kb / 1024:.2f} MB allocated", flush=True)
 
     if part == "cycles":
         return endurance.cycles(stage, amount, warm=min(20, amount // 4), progress=progress)
