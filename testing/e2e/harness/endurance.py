@@ -103,8 +103,8 @@ class Course:
         for what in ("fds", "threads"):
             numbers = [getattr(f, what) for _, f in self.footprints]
             half = len(numbers) // 2
-            # The fewest: some come and go, as connections that are tried; what is left behind adds up.
-            if min(numbers[half:]) > min(numbers[:half]):
+            # Some come and go, as connections that are tried; what is left behind adds up.
+            if half and min(numbers[half:]) > max(numbers[:half]):
                 found.append(f"{what} grow: {numbers}")
         for what in ("allocated_kb", "rss_kb"):
             if self.growth(what) > growth:

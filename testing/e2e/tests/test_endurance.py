@@ -10,13 +10,13 @@ SERVER_BACK = 4 * 2.0
 
 
 def test_start_and_stop_again_and_again(stage):
-    course = endurance.cycles(stage, 20, warm=5, looks=4)
+    course = endurance.cycles(stage, 12, warm=3, looks=3)
     print(course.report())
     assert not course.problems(GROWTH)
 
 
 def test_server_dies_again_and_again(stage, tmp_path):
-    course = endurance.restarts(stage, tmp_path, 3, down=1.0, looks=3)
+    course = endurance.restarts(stage, tmp_path, 3, down=0.5, looks=3)
     print(course.report())
     assert not course.problems(GROWTH)
     assert max(course.times["picture after the server was up"]) < SERVER_BACK, course.times
