@@ -104,10 +104,21 @@ pub struct TrackStats {
     pub nack: u64,
     /// Keyframe requests, and what became of them.
     pub keyframes: KeyframeStats,
-    /// Share of packets lost between us and the server, 0..1, from its last receiver report.
+    /// Round-trip time of the stream's packets, from the server's last receiver report of this stay; `None` before it.
+    pub rtt: Option<Duration>,
+    /// How unevenly packets arrive at the server, from its last receiver report of this stay (RFC 3550 §6.4.1).
+    pub jitter: Option<Duration>,
+    /// Share of packets lost between us and the server, 0..1, from its last receiver report of this stay.
     pub loss: Option<f32>,
+    /// Packets that the server has not got at first, by its receiver reports.
+    pub packets_lost: u64,
     /// Payload bytes waiting to be sent.
     pub queued_bytes: u64,
+    /// The longest that something waited for the network within the last half second: frames in the queue, and
+    /// packets in the pacer behind it.
+    pub queue_time: Duration,
+    /// What the encoder was told last to make, in bit/s, if it was told a number; 0 = nothing.
+    pub target_bitrate: Option<u32>,
     /// From the session's start to the first frame handed to the transport.
     pub time_to_first_frame: Option<Duration>,
 }

@@ -81,6 +81,10 @@ def test_random_loss_is_not_taken_for_congestion(make_uplink, loss):
     # A link that stands still for a moment, because the machine does, costs frames that are too old afterwards.
     assert painted > 300 and out >= 0.8 * painted, (out, painted)
     assert came >= 0.96 * out, (came, out)
+    # What the server's receiver reports say of it.
+    figures = publisher.get("sink", "stats")["fields"]["video_0"]["fields"]
+    assert 0.04e9 < figures["rtt"] < 5e9 and figures["jitter"] < 1e9 and figures["queue-time"] < 5e9, figures
+    assert 0 <= figures["loss"] < 0.5 and figures["nack"] > 0 and figures["target-bitrate"] > 0, figures
 
 
 def test_a_free_link_is_left_alone(make_uplink):

@@ -180,8 +180,12 @@ impl Driver {
     }
 
     fn pass_on<E: MediaEngine>(&mut self, engine: &mut E, id: TrackId, index: usize) -> Result<bool, Error> {
-        let layer = self.tracks.get_mut(&id).and_then(|t| t.layers.get_mut(index));
-        let Some(frame) = layer.and_then(|layer| layer.queue.pop()) else { return Ok(false) };
+        let Some(layer) = self.tracks.get_mut(&id).and_then(|t| t.layers.get_mut(index)) else {
+            return Ok(false);
+        };
+        let waited = layer.queue.oldest().map(|since| since.elapsed()).unwrap_or_default();
+        let Some(frame) = layer.queue.pop() else { return Ok(false) };
+        layer.waited.0 = layer.waited.0.max(waited);
         engine.write(id, index, &frame)?;
         Ok(true)
     }

@@ -292,6 +292,7 @@ impl Driver {
             EngineEvent::TrackStats { track, layer, stats } => {
                 if let Some((layer, _)) = self.tracks.get_mut(&track).and_then(|t| t.layer_mut(layer)) {
                     layer.engine_stats = stats;
+                    layer.waited = (Duration::ZERO, layer.waited.0);
                 }
             }
             EngineEvent::Muted { track, muted } => {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 mod activity;
 mod interruption;
+mod stats;
 
 use super::*;
 use crate::config::{Codec, Description, Secret};

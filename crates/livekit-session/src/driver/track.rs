@@ -33,7 +33,12 @@ pub(super) struct TrackState {
 /// One encoding of a track's picture.
 pub(super) struct LayerState {
     pub(super) keyframes: Keyframes,
+    /// What the engine said last in this stay.
     pub(super) engine_stats: EngineTrackStats,
+    /// What was counted in earlier stays.
+    earlier: Earlier,
+    /// The longest that a frame waited for the engine since the engine's last word, and what it was up to then.
+    pub(super) waited: (Duration, Duration),
     /// From the session's start to the first frame handed to the engine.
     pub(super) first_frame: Option<Duration>,
     /// The first keyframe, to be sent ahead of the stream.
@@ -45,6 +50,15 @@ pub(super) struct LayerState {
     pub(super) told: Option<Target>,
     /// Nothing is sent: the network does not carry this layer beside the others.
     pub(super) congested: bool,
+}
+
+/// Counts of the engines of earlier stays: each begins at 0.
+#[derive(Debug, Default)]
+struct Earlier {
+    pli: u64,
+    fir: u64,
+    nack: u64,
+    lost: u64,
 }
 
 /// A publication that waits for a subscriber.
@@ -65,6 +79,8 @@ impl TrackState {
         let layer = || LayerState {
             keyframes: Keyframes::new(config.codec, keyframe_min_interval),
             engine_stats: EngineTrackStats::default(),
+            earlier: Earlier::default(),
+            waited: (Duration::ZERO, Duration::ZERO),
             first_frame: None,
             prime: None,
             queue: SendQueue::new(max_queue_time),
@@ -153,6 +169,14 @@ impl TrackState {
     /// The connection is gone. Returns the id that the server had given the track.
     pub(super) fn go_down(&mut self) -> Option<String> {
         self.primed = None;
+        for layer in &mut self.layers {
+            let last = std::mem::take(&mut layer.engine_stats);
+            layer.earlier.pli += last.pli;
+            layer.earlier.fir += last.fir;
+            layer.earlier.nack += last.nack;
+            layer.earlier.lost += last.lost;
+            layer.waited = (Duration::ZERO, Duration::ZERO);
+        }
         self.suspend();
         self.sid.take()
     }
@@ -195,11 +219,16 @@ impl TrackState {
                 layer: index,
                 sid: self.sid.clone(),
                 packets_sent: engine.packets,
-                pli: engine.pli,
-                fir: engine.fir,
-                nack: engine.nack,
+                pli: layer.earlier.pli + engine.pli,
+                fir: layer.earlier.fir + engine.fir,
+                nack: layer.earlier.nack + engine.nack,
+                rtt: engine.rtt,
+                jitter: engine.jitter,
                 loss: engine.loss,
+                packets_lost: layer.earlier.lost + engine.lost,
                 queued_bytes: engine.queued_bytes + layer.queue.bytes() as u64,
+                queue_time: layer.waited.1 + engine.queue_time,
+                target_bitrate: layer.told.map(|told| if told.active { told.bitrate } else { 0 }),
                 keyframes: layer.keyframes.stats(),
                 time_to_first_frame: layer.first_frame,
                 ..TrackStats::default()

@@ -122,8 +122,13 @@ pub(crate) struct EngineTrackStats {
     pub(crate) pli: u64,
     pub(crate) fir: u64,
     pub(crate) nack: u64,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) jitter: Option<Duration>,
     pub(crate) loss: Option<f32>,
+    pub(crate) lost: u64,
     pub(crate) queued_bytes: u64,
+    /// The longest that a packet waited to be sent, since the last report.
+    pub(crate) queue_time: Duration,
 }
 
 /// One stay in a room.

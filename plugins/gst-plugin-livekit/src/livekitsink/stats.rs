@@ -63,8 +63,13 @@ fn track_structure(track: &TrackStats, early: u64) -> gst::Structure {
         .field("gop-replays", keyframes.replays)
         .field("gop-replayed-frames", keyframes.replayed_frames)
         .field("gop-cache-bytes", keyframes.cached_bytes)
+        .field_if_some("rtt", track.rtt.map(nanos))
+        .field_if_some("jitter", track.jitter.map(nanos))
         .field_if_some("loss", track.loss.map(f64::from))
+        .field("packets-lost", track.packets_lost)
         .field("queued-bytes", track.queued_bytes)
+        .field("queue-time", nanos(track.queue_time))
+        .field_if_some("target-bitrate", track.target_bitrate)
         .field_if_some("time-to-first-frame", track.time_to_first_frame.map(nanos))
         .build();
     for (reason, count) in DropReason::ALL.iter().zip(track.frames_dropped) {
@@ -83,6 +88,8 @@ mod tests {
         gst::init().unwrap();
         let mut track = TrackStats { frames_sent: 5, loss: Some(0.25), ..TrackStats::default() };
         track.frames_dropped[1] = 2;
+        track.jitter = Some(Duration::from_micros(1500));
+        (track.packets_lost, track.queue_time) = (9, Duration::from_millis(20));
         track.keyframes.forwarded = 7;
         track.keyframes.answer_median = Some(Duration::from_millis(4));
         let stats = SessionStats {
@@ -99,6 +106,9 @@ mod tests {
         assert_eq!(video.get::<u64>("dropped-early"), Ok(3));
         assert_eq!(video.get::<u64>("dropped-waiting-for-keyframe"), Ok(2));
         assert_eq!(video.get::<f64>("loss"), Ok(0.25));
+        assert_eq!((video.get::<u64>("jitter"), video.get::<u64>("packets-lost")), (Ok(1_500_000), Ok(9)));
+        assert_eq!(video.get::<u64>("queue-time"), Ok(20_000_000));
+        assert!(!video.has_field("rtt") && !video.has_field("target-bitrate"));
         assert_eq!(video.get::<u64>("keyframe-requests"), Ok(7));
         assert_eq!(video.get::<u64>("keyframe-answer-time"), Ok(4_000_000));
         assert!(!video.has_field("time-to-first-frame") && !video.has_field("keyframe-answer-time-max"));

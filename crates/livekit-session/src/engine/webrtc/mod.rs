@@ -9,6 +9,7 @@ mod bandwidth;
 mod codecs;
 mod data;
 mod encryption;
+mod figures;
 mod offer;
 mod paths;
 mod publications;
@@ -24,13 +25,13 @@ use std::time::{Duration, Instant, SystemTime};
 use livekit_protocol as proto;
 use livekit_protocol::{signal_request, signal_response};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
-use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid, Rid};
+use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime};
 use str0m::net::Receive;
 use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Reason, Rtc};
 use tracing::{debug, trace, warn};
 
-use super::{EngineEvent, EngineTrackStats, MediaEngine};
+use super::{EngineEvent, MediaEngine};
 use crate::config::{Credentials, Description, Secret, SessionConfig, TrackConfig};
 use crate::data::DataPacket;
 use crate::e2ee::E2ee;
@@ -41,6 +42,7 @@ use crate::signal::{Incoming, Refusal, Resumed, Signal};
 use bandwidth::Bandwidth;
 use codecs::VideoOffer;
 use data::DataChannels;
+use figures::Figures;
 use paths::Paths;
 use publications::{MAX_LAYERS, Publications};
 use resume::{Health, Resume};
@@ -98,6 +100,7 @@ pub(crate) struct WebRtcEngine {
     own_quality: Option<ConnectionQuality>,
     refreshed_token: Option<Secret>,
     bandwidth: Bandwidth,
+    figures: Figures,
     /// Monotonic and wall clock, read together.
     clock: (Instant, SystemTime),
     events: VecDeque<EngineEvent>,
@@ -139,6 +142,7 @@ impl WebRtcEngine {
             own_quality: None,
             refreshed_token: None,
             bandwidth: Bandwidth::default(),
+            figures: Figures::default(),
             clock: (now, SystemTime::now()),
             events: VecDeque::new(),
             failure: None,
@@ -251,27 +255,9 @@ impl WebRtcEngine {
                 }
             }
             RtcEvent::PeerStats(stats) => self.on_peer_stats(stats),
-            RtcEvent::MediaEgressStats(stats) if self.bandwidth.report_tracks => {
-                let stream = self.publications.by_stream(stats.mid, stats.rid);
-                let Some((track, layer)) = stream else { return };
-                let stats = EngineTrackStats {
-                    packets: stats.packets,
-                    pli: stats.plis,
-                    fir: stats.firs,
-                    nack: stats.nacks,
-                    loss: stats.loss,
-                    queued_bytes: self.stream_bytes(stats.mid, stats.rid),
-                };
-                self.events.push_back(EngineEvent::TrackStats { track, layer, stats });
-            }
+            RtcEvent::MediaEgressStats(stats) => self.on_stream_stats(&stats),
             other => trace!(?other, "unused"),
         }
-    }
-
-    fn stream_bytes(&mut self, mid: Mid, rid: Option<Rid>) -> u64 {
-        let mut direct = self.rtc.direct_api();
-        let queue = direct.stream_tx_by_mid(mid, rid).and_then(|s| s.queue_info());
-        queue.map_or(0, |q| q.byte_size() as u64)
     }
 
     fn report_published(&mut self) {
@@ -662,6 +648,7 @@ impl MediaEngine for WebRtcEngine {
     }
 
     fn unpublish(&mut self, track: TrackId) {
+        self.figures.forget(track);
         if let Some(sid) = self.publications.remove(track) {
             self.events.push_back(EngineEvent::Unpublished { track, sid });
         }
@@ -753,9 +740,7 @@ impl MediaEngine for WebRtcEngine {
     fn queue_age(&mut self, track: TrackId, layer: usize) -> Duration {
         let Some(publication) = self.publications.get_mut(track) else { return Duration::ZERO };
         let (Some(mid), rid) = (publication.mid, publication.rid(layer)) else { return Duration::ZERO };
-        let mut direct = self.rtc.direct_api();
-        let queue = direct.stream_tx_by_mid(mid, rid).and_then(|s| s.queue_info());
-        queue.and_then(|q| q.first_unsent()).map(|since| since.elapsed()).unwrap_or_default()
+        self.stream_age(mid, rid)
     }
 
     fn queued_bytes(&mut self) -> usize {
