@@ -50,6 +50,7 @@ class LiveKitServer:
         self.key, self.secret = keys or ("key" + secrets.token_hex(4), secrets.token_hex(20))
         self.url = f"ws://{address}:{self.port}"
         self.prefix = list(prefix)
+        self._read = {}  # message -> (how far the log is read, its records)
         config = directory / "livekit.yaml"
         config.write_text(
             CONFIG.format(
@@ -117,18 +118,25 @@ class LiveKitServer:
     def wait_gone(self, room, identity, timeout=PATIENCE):
         wait_until(lambda: all(p["identity"] != identity for p in self.participants(room)), timeout, f"{identity} to leave {room}", interval=0.05)
 
-    def log_entries(self, **match):
-        """Log records (JSON) whose fields equal `match`."""
-        found = []
-        for line in self.child.log().splitlines():
-            if line.startswith("{"):
+    def log_entries(self, msg, **match):
+        """Log records (JSON) with that message whose fields equal `match`. What was read once is kept: the log of a long session
+        has many megabytes, and whoever waits asks often."""
+        begin, found = self._read.get(msg, (0, []))
+        with open(self.child.log_path, "rb") as f:
+            f.seek(begin)
+            # A line that is still being written is for the next time.
+            text = f.read()
+            text = text[: text.rfind(b"\n") + 1]
+        for line in text.splitlines():
+            if line.startswith(b"{") and msg.encode() in line:
                 try:
                     entry = json.loads(line)
                 except ValueError:
                     continue
-                if all(entry.get(k) == v for k, v in match.items()):
+                if entry.get("msg") == msg:
                     found.append(entry)
-        return found
+        self._read[msg] = (begin + len(text), found)
+        return [entry for entry in found if all(entry.get(k) == v for k, v in match.items())]
 
     def metrics(self):
         with urllib.request.urlopen(f"http://{self.address}:{self.metrics_port}/metrics", timeout=PATIENCE) as r:
