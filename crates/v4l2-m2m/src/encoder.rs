@@ -294,10 +294,13 @@ impl Encoder {
     /// What there is to wait for.
     #[must_use]
     pub fn interest(&self) -> Interest {
-        self.session.as_ref().map_or(Interest { capture: false, output: false }, |session| Interest {
-            capture: !session.pending.is_empty() || session.drain == Drain::Asked,
-            output: session.output.queued() > 0,
-        })
+        let session = self.session.as_ref();
+        Interest {
+            capture: session
+                .is_some_and(|session| !session.pending.is_empty() || session.drain == Drain::Asked),
+            output: session.is_some_and(|session| session.output.queued() > 0),
+            pause: Duration::ZERO,
+        }
     }
 
     /// Gives a raw picture to the device. `number` is the caller's, growing.

@@ -21,6 +21,7 @@ pub mod controls;
 pub mod emulator;
 pub mod encoder;
 pub mod error;
+mod expect;
 pub mod heap;
 pub mod ioctl;
 pub mod keyframe;

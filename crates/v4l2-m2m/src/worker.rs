@@ -14,8 +14,9 @@ use crate::config::Config;
 use crate::controls::{Effect, Refused};
 use crate::encoder::{self, Encoder, Out, Raw, Setup};
 use crate::error::{EncoderError, ProbeError};
+use crate::expect::Expect;
 use crate::ioctl::QueueError;
-use crate::ops::{Ready, V4l2Ops, Waker};
+use crate::ops::{Interest, Ready, V4l2Ops, Waker};
 use crate::patience::{LONGEST, Patience, SLICE};
 use crate::probe::CodecSupport;
 
@@ -230,6 +231,7 @@ impl Worker {
                                 timeout,
                                 since: std::collections::BTreeMap::new(),
                                 silence: Duration::ZERO,
+                                expect: Expect::default(),
                             };
                             looped.run();
                             // Mappings keep the device open.
@@ -484,6 +486,7 @@ struct Loop {
     since: std::collections::BTreeMap<u64, Instant>,
     /// How long the device has been silent while this thread could have heard it.
     silence: Duration,
+    expect: Expect,
 }
 
 impl Loop {
@@ -522,7 +525,9 @@ impl Loop {
 
     fn wait(&mut self, timeout: Duration) -> std::io::Result<Ready> {
         let device = self.encoder.device();
-        device.handle.wait(self.encoder.interest(), &self.waker, timeout)
+        let oldest = self.since.values().next();
+        let pause = oldest.map_or(Duration::ZERO, |since| self.expect.pause(since.elapsed()));
+        device.handle.wait(Interest { pause, ..self.encoder.interest() }, &self.waker, timeout)
     }
 
     /// After a failure the stream is over; the device stays open for another try.
@@ -542,6 +547,7 @@ impl Loop {
         match command {
             Command::Configure(config, answer) => {
                 self.since.clear();
+                self.expect = Expect::default();
                 {
                     let mut link = self.shared.lock();
                     let quit = link.quit;
@@ -637,7 +643,7 @@ impl Loop {
         if out.is_empty() {
             return;
         }
-        let since = &mut self.since;
+        let (since, expect) = (&mut self.since, &mut self.expect);
         let inserted = self.encoder.headers_inserted();
         self.shared.change(|link| {
             link.headers_inserted = inserted;
@@ -647,6 +653,9 @@ impl Loop {
                     Out::Frame { number, data, keyframe } => {
                         let encode_time =
                             number.and_then(|number| since.remove(&number)).map(|since| since.elapsed());
+                        if let Some(time) = encode_time {
+                            expect.done(time);
+                        }
                         link.coded.push_back(Coded::Frame { number, data, keyframe, encode_time });
                     }
                     Out::Lost { number } => {

@@ -24,6 +24,8 @@ struct Session {
     encoder: Encoder,
     packets: u64,
     headers_told: bool,
+    /// What comes in place of further packets: `instant=yes`.
+    again: Option<Vec<u8>>,
 }
 
 /// Until the device is closed.
@@ -129,18 +131,27 @@ fn make(
             encoder: Encoder::new(wanted).map_err(|_| ())?,
             packets: 0,
             headers_told: false,
+            again: None,
         }),
     };
-    let picture = surface.layout.read(&surface.memory.read());
-    let coded =
-        session.encoder.encode(&picture, i64::try_from(number).unwrap_or(0), force).map_err(|_| ())?;
-    let coded = coded.into_iter().next().ok_or(())?;
-    let mut data = coded.data;
+    let (mut data, key, in_front) = match session.again.clone().filter(|_| !force) {
+        Some(data) => (data, false, 0),
+        None => {
+            let picture = surface.layout.read(&surface.memory.read());
+            let time = i64::try_from(number).unwrap_or(0);
+            let coded = session.encoder.encode(&picture, time, force).map_err(|_| ())?;
+            let coded = coded.into_iter().next().ok_or(())?;
+            (coded.data, coded.key, coded.headers)
+        }
+    };
+    if device.config.instant && !key {
+        session.again = Some(data.clone());
+    }
     let codec = wanted.codec;
     if device.config.header_only && codec.has_parameter_sets() && !session.headers_told {
         session.headers_told = true;
         let headers = session.encoder.headers().to_vec();
-        data.drain(..coded.headers.min(data.len()));
+        data.drain(..in_front.min(data.len()));
         put(device, &mut device.any_state(), &headers, 0, item.time);
     }
     match codec {
@@ -150,7 +161,7 @@ fn make(
         _ => {}
     }
     session.packets += 1;
-    Ok(Some(Made { data, key: coded.key }))
+    Ok(Some(Made { data, key }))
 }
 
 /// As release 36.4 gives AV1: a file header before the first, a frame header before each.

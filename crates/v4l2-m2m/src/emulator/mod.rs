@@ -463,7 +463,7 @@ impl V4l2Ops for Emulator {
             }
             // A fault may be set by another thread.
             let until = due.unwrap_or(deadline).min(deadline).min(now + Duration::from_millis(20));
-            let none = Interest { capture: false, output: false };
+            let none = Interest { capture: false, output: false, pause: Duration::ZERO };
             let slice = until.saturating_duration_since(now).max(Duration::from_millis(1));
             if SystemCalls.wait(-1, none, waker, slice)? == Ready::Woken {
                 return Ok(Ready::Woken);

@@ -37,6 +37,8 @@ pub struct Interest {
     pub capture: bool,
     /// A raw buffer is expected back.
     pub output: bool,
+    /// Nothing is expected for so long; of use to who can only ask a device again and again.
+    pub pause: Duration,
 }
 
 /// Which rules a device keeps.

@@ -40,7 +40,7 @@ const SURFACE_LIBRARIES: [&str; 3] = [
     "libnvbufsurface.so",
 ];
 
-/// The device has no descriptor that could be waited for, so it is asked this often while it has pictures.
+/// The device has no descriptor that could be waited for, so it is asked this often while it has pictures that may be done.
 const STEP: Duration = Duration::from_micros(500);
 
 type Open = unsafe extern "C" fn(*const c_char, c_int, ...) -> c_int;
@@ -217,7 +217,7 @@ impl V4l2Ops for NvidiaLibrary {
     /// the stream. So the device is asked in short steps, but only while it has something to give.
     fn wait(&self, _fd: RawFd, interest: Interest, waker: &Waker, timeout: Duration) -> io::Result<Ready> {
         let busy = interest.capture || interest.output;
-        let woken = waker.wait(if busy { timeout.min(STEP) } else { timeout })?;
+        let woken = waker.wait(if busy { timeout.min(STEP.max(interest.pause)) } else { timeout })?;
         Ok(match (woken, busy) {
             (true, _) => Ready::Woken,
             (false, true) => Ready::Device,

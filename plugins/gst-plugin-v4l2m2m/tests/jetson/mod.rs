@@ -3,6 +3,8 @@
 //! The element on the stand-in for NVIDIA's library, with pictures that can be told from each other.
 #![allow(dead_code)] // Each test program uses a part of it.
 
+pub mod surface;
+
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::PathBuf;
 use std::sync::OnceLock;
