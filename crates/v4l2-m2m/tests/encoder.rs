@@ -438,6 +438,25 @@ fn a_device_that_hangs_is_noticed_and_left() {
     emulator.fault(|faults| faults.slow = Duration::ZERO);
 }
 
+/// For devices that can only be asked again and again.
+#[test]
+fn nothing_is_expected_before_it_can_be_done() {
+    let mut run = start(Node { latency: Duration::from_millis(40), ..encoder() }, config());
+    let end = Instant::now() + PATIENCE;
+    // Late frames are expected at once, so this may take more than two on a busy machine.
+    while run.emulator.seen().pause < Duration::from_millis(10) {
+        assert!(Instant::now() < end);
+        run.push(false);
+        assert!(run.worker.wait_coded());
+        while let Some(coded) = run.worker.try_coded() {
+            run.take(coded);
+        }
+    }
+    assert!(run.emulator.seen().pause <= Duration::from_millis(50));
+    run.drain();
+    assert_eq!(run.numbers(), all(run.next));
+}
+
 #[test]
 fn waits_are_interrupted() {
     let run = start(Node { latency: Duration::from_secs(60), ..encoder() }, config());

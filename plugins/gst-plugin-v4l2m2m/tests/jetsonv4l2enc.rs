@@ -556,23 +556,6 @@ fn latency_is_measured() {
     assert_eq!(bench.stat("latency"), least.nseconds());
 }
 
-/// The library is asked twice in a millisecond, but not while nothing can be done yet.
-#[test]
-fn the_library_is_not_asked_all_the_time() {
-    let mut bench = good("latency=40");
-    let one = |bench: &mut Bench| {
-        bench.push(1);
-        let wanted = u64::from(bench.next);
-        bench.until("the frame", |bench| bench.stat("frames-out") == wanted);
-    };
-    one(&mut bench);
-    let before = bench.count("again");
-    (0..10).for_each(|_| one(&mut bench));
-    // Both queues each time: 160 for a frame, if it were.
-    let asked = (bench.count("again") - before) / 10;
-    assert!(asked < 100, "{asked} times for each frame");
-}
-
 #[test]
 fn several_at_once_open_one_after_the_other() {
     let threads: Vec<_> = (0..4)

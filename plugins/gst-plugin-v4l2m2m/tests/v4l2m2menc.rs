@@ -280,15 +280,23 @@ fn target_bitrate_and_pause() {
 /// Setting up takes its time, and who wishes for something then is heard.
 #[test]
 fn changes_while_a_stream_is_set_up_hold() {
-    let mut bench = faulty(Faults { slow: Duration::from_millis(10), ..Faults::default() });
+    let mut bench = good();
+    bench.push(1);
+    bench.emulator.fault(|faults| faults.slow = Duration::from_millis(10));
     let (element, emulator) = (bench.element.clone(), bench.emulator.clone());
+    let set = move || {
+        let seen = emulator.seen();
+        seen.controls.iter().filter(|control| control.0 == V4L2_CID_MPEG_VIDEO_BITRATE).count()
+    };
+    let before = set();
     let pushing = std::thread::spawn(move || {
+        bench.size(128, 96);
         bench.push(1);
         bench
     });
     let end = Instant::now() + PATIENCE;
-    while !emulator.seen().controls.iter().any(|control| control.0 == V4L2_CID_MPEG_VIDEO_BITRATE) {
-        assert!(Instant::now() < end, "the first bitrate");
+    while set() == before {
+        assert!(Instant::now() < end, "the bitrate of the new stream");
         std::thread::sleep(Duration::from_millis(1));
     }
     element.set_property("gop-size", 77_i32);

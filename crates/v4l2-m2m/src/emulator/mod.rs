@@ -241,6 +241,8 @@ pub struct Seen {
     pub colorspace: u32,
     /// First byte and last byte of the visible first line of each picture.
     pub corners: Vec<(u8, u8)>,
+    /// The longest time for which nothing was expected while there were pictures in the device.
+    pub pause: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -441,8 +443,12 @@ impl V4l2Ops for Emulator {
         unsafe { SystemCalls.munmap(address, length) }
     }
 
-    fn wait(&self, fd: RawFd, _interest: Interest, waker: &Waker, timeout: Duration) -> io::Result<Ready> {
+    fn wait(&self, fd: RawFd, interest: Interest, waker: &Waker, timeout: Duration) -> io::Result<Ready> {
         let deadline = Instant::now() + timeout;
+        {
+            let seen = &mut self.lock().seen;
+            seen.pause = seen.pause.max(interest.pause);
+        }
         loop {
             let due = {
                 let mut state = self.lock();

@@ -175,6 +175,11 @@ impl NvidiaLibrary {
     }
 }
 
+/// How long to sleep before the device is asked, at most.
+fn step(interest: Interest, timeout: Duration) -> Duration {
+    if interest.capture || interest.output { timeout.min(STEP.max(interest.pause)) } else { timeout }
+}
+
 impl V4l2Ops for NvidiaLibrary {
     fn open(&self, path: &Path) -> io::Result<RawFd> {
         let path = CString::new(path.as_os_str().as_bytes())?;
@@ -216,9 +221,8 @@ impl V4l2Ops for NvidiaLibrary {
     /// poll(2) on this device always says "ready", and the library's own way of waiting never returns after the end of
     /// the stream. So the device is asked in short steps, but only while it has something to give.
     fn wait(&self, _fd: RawFd, interest: Interest, waker: &Waker, timeout: Duration) -> io::Result<Ready> {
-        let busy = interest.capture || interest.output;
-        let woken = waker.wait(if busy { timeout.min(STEP.max(interest.pause)) } else { timeout })?;
-        Ok(match (woken, busy) {
+        let woken = waker.wait(step(interest, timeout))?;
+        Ok(match (woken, interest.capture || interest.output) {
             (true, _) => Ready::Woken,
             (false, true) => Ready::Device,
             (false, false) => Ready::TimedOut,
@@ -266,6 +270,16 @@ impl V4l2Ops for NvidiaLibrary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_is_asked_often_but_only_when_something_may_be_done() {
+        let (ms, second) = (Duration::from_millis(1), Duration::from_secs(1));
+        let with = |capture, pause| Interest { capture, output: false, pause };
+        assert_eq!(step(with(true, Duration::ZERO), second), STEP);
+        assert_eq!(step(with(true, 15 * ms), second), 15 * ms);
+        assert_eq!(step(with(true, 15 * ms), 2 * ms), 2 * ms);
+        assert_eq!(step(with(false, Duration::ZERO), second), second);
+    }
 
     #[test]
     fn what_was_tried_is_told() {
