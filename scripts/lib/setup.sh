@@ -69,6 +69,7 @@ packages_of() {
     demo) echo gstreamer1.0-x fonts-dejavu-core procps ;;
     # The kernel's source and what it is built with; programs that the tests run in that kernel.
     uml) echo linux-source build-essential flex bison bc xz-utils bzip2 util-linux iproute2 v4l-utils python3 gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad ;;
+    memory) echo valgrind ;;
     *) die "no package set is called $1" ;;
     esac
 }
@@ -82,6 +83,7 @@ purpose_of() {
     peers) echo "for other publishers to compare with" ;;
     demo) echo "for the demo" ;;
     uml) echo "for the test kernel with its virtual V4L2 codec" ;;
+    memory) echo "to look for errors of memory" ;;
     esac
 }
 

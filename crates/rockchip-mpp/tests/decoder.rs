@@ -305,6 +305,74 @@ fn parameter_sets_may_come_apart() {
     simulator.assert_clean();
 }
 
+/// `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §5.3.3.1) of a byte stream's parameter sets.
+fn avc_record(headers: &[u8]) -> Vec<u8> {
+    let unit = |kind: u8| sim_codec::nal_units(headers).find(|unit| unit[0] & 0x1f == kind).unwrap();
+    let mut record = vec![1, unit(7)[1], unit(7)[2], unit(7)[3], 0xff];
+    for (count, kind) in [(0xe1, 7), (1, 8)] {
+        record.push(count);
+        record.extend((unit(kind).len() as u16).to_be_bytes());
+        record.extend(unit(kind));
+    }
+    record
+}
+
+#[test]
+fn codec_data_of_containers_is_understood() {
+    let simulator = Simulator::new("");
+    let config = EncoderConfig {
+        headers: sim_codec::HeaderPolicy::Never,
+        ..EncoderConfig::new(Codec::H264, 320, 240)
+    };
+    let mut encoder = Encoder::new(config).unwrap();
+    let record = avc_record(encoder.headers());
+    let mut packets = Vec::new();
+    for number in 0..3 {
+        let picture = sim_codec::Picture::test_pattern(320, 240, number);
+        packets.extend(encoder.encode(&picture, number.into(), false).unwrap());
+    }
+    // As in MP4: with lengths instead of start codes.
+    for packet in &mut packets {
+        let units = sim_codec::nal_units(&packet.data);
+        packet.data =
+            units.flat_map(|unit| [&(unit.len() as u32).to_be_bytes()[..], unit].concat()).collect();
+    }
+    {
+        let decoder = decoder(Coding::Avc);
+        // Only what is marked as such is read as a record.
+        assert_eq!(decoder.put_codec_data(&record), Ok(Put::Taken));
+        let out = run(&decoder, &packets);
+        assert_eq!(out.times(), [1000, 1001, 1002]);
+        assert!(out.pictures.iter().all(|picture| picture.errors() == 0));
+    }
+    simulator.assert_clean();
+}
+
+#[test]
+fn memory_of_an_old_size_is_given_back() {
+    let simulator = Simulator::new("");
+    for (coding, codec) in CODECS {
+        let decoder = decoder(coding);
+        let before = simulator.count("bytes");
+        let mut held = Vec::new();
+        for (width, height) in [(1280, 720), (320, 240)] {
+            let mut encoder = Encoder::new(EncoderConfig::new(codec, width, height)).unwrap();
+            let picture = sim_codec::Picture::test_pattern(width, height, 0);
+            let packets: Vec<_> =
+                (0..3).flat_map(|number| encoder.encode(&picture, number, false).unwrap()).collect();
+            let out = run(&decoder, &packets);
+            assert_eq!(out.pictures.len(), 3, "{codec:?}");
+            drop(out);
+            decoder.reset().unwrap();
+            held.push(simulator.count("bytes") - before);
+        }
+        // Less than one picture of the first size.
+        let picture = 1280 * 720 * 3 / 2;
+        assert!(held[0] >= picture && held[1] < picture, "{codec:?}: {held:?}");
+    }
+    simulator.assert_clean();
+}
+
 #[test]
 fn one_thread_puts_and_another_gets() {
     let simulator = Simulator::new("");

@@ -108,3 +108,30 @@ fn dma_bufs_that_do_not_fit_are_copied_and_the_reason_is_told() {
     element.set_state(gst::State::Null).unwrap();
     simulator.assert_clean();
 }
+
+#[test]
+fn a_refused_dma_buf_is_not_written_to() {
+    let simulator = Simulator::new("hold-at=1");
+    let (mut harness, element) = harness();
+    let plane = 320 * 240;
+    let frames: Vec<_> = (0..3).map(|index| frame(index, plane * 3 / 2, &[320, 320], &[0, plane])).collect();
+    // Two wait in the library's queue, and the third is refused until the encoder is given up.
+    for frame in &frames {
+        harness.push(frame.clone()).unwrap();
+    }
+    assert_eq!(count(&element, "restarts"), 1);
+    simulator.configure("hold-at=0");
+    for index in 3..9 {
+        let mut black = gst::Buffer::from_mut_slice(vec![0x10; plane * 3 / 2]);
+        black.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(33 * index));
+        harness.push(black).unwrap();
+        assert_eq!(harness.pull().unwrap().pts().unwrap().mseconds(), 33 * index);
+    }
+    assert_eq!((count(&element, "frames-imported"), count(&element, "frames-copied")), (3, 6));
+    for frame in &frames {
+        assert!(frame.map_readable().unwrap().iter().all(|&byte| byte == 0x80));
+    }
+    drop(harness);
+    element.set_state(gst::State::Null).unwrap();
+    drop(simulator);
+}

@@ -8,7 +8,7 @@ mod common;
 use common::{Outcome, Running, Simulator, enc, is_key, psnr, run, source};
 use gst::prelude::*;
 
-fn encode(frames: u32, properties: &str, rest: &str) -> Outcome {
+fn encode(frames: i32, properties: &str, rest: &str) -> Outcome {
     run(&format!(
         "{} ! {} ! {rest} fakesink name=out sync=false",
         source(frames, "NV12", 320, 240),

@@ -170,3 +170,37 @@ fn without_memory_nothing_is_offered_and_strange_formats_are_ignored() {
     element.set_state(gst::State::Null).unwrap();
     simulator.assert_clean();
 }
+
+#[test]
+fn a_seek_while_the_hardware_reads_the_pools_memory() {
+    for _ in 0..3 {
+        let simulator = Simulator::new("hold-out-at=11");
+        let running = Running::new(&format!(
+            "{} ! {} ! fakesink name=out sync=false async=false",
+            source(-1, "NV12", 320, 240),
+            enc("gop-size=0 max-pending=4")
+        ));
+        let element = running.element("enc");
+        running.play();
+        running.wait_for(10);
+        running.wait_for_stat("frames-in", 14);
+        let position = gst::ClockTime::from_seconds(7);
+        running.pipeline.seek_simple(gst::SeekFlags::FLUSH, position).unwrap();
+        // The hardware still has the frames from before: nobody may write to their memory, and they are not shown.
+        assert_eq!(running.buffers(), 10);
+        simulator.configure("hold-out-at=0");
+        running.wait_for(40);
+        running.pipeline.send_event(gst::event::Eos::new());
+        let made = running.finish();
+        assert!(made.errors.is_empty() && made.warnings.is_empty(), "{:?} {:?}", made.errors, made.warnings);
+        let keys: Vec<_> = (0..made.buffers.len()).filter(|&index| is_key(&made.buffers[index])).collect();
+        assert_eq!(keys, [0, 10]);
+        for (number, buffer) in (0..).zip(&made.buffers[10..]) {
+            let time = gst::ClockTime::SECOND.mul_div_round(number, 30).unwrap() + position;
+            assert!(buffer.pts().unwrap().absdiff(time) <= gst::ClockTime::from_nseconds(1), "{buffer:?}");
+        }
+        assert_eq!(count(&element, "frames-copied"), 0);
+        drop(element);
+        simulator.assert_clean();
+    }
+}

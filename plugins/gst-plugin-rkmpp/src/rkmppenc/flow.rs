@@ -155,6 +155,12 @@ impl Flow {
         self.changed.notify_all();
     }
 
+    /// Whether nobody wants frames any more.
+    pub fn is_over(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.flushing || inner.stopping
+    }
+
     /// What is in flight is of no use any more.
     pub fn discard(&self) {
         let mut inner = lock(&self.inner);

@@ -204,6 +204,10 @@ impl VideoEncoderImpl for RkMppEnc {
 
     fn handle_frame(&self, frame: VideoCodecFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.flow.result()?;
+        if self.flow.is_over() {
+            // It waited for its place when the flush began.
+            return Err(gst::FlowError::Flushing);
+        }
         let Some(mut session) = lock(&self.session).take() else {
             return Err(gst::FlowError::NotNegotiated);
         };
@@ -533,8 +537,10 @@ impl RkMppEnc {
                 output.set_info(turned);
             }
         }
-        obj.negotiate(output)
-            .map_err(|_| gst::error_msg!(gst::CoreError::Negotiation, ("Downstream refused the format")))?;
+        // While flushing, or stopping, that is nobody's fault: the base class negotiates again with the next frame.
+        if obj.negotiate(output).is_err() && !obj.src_pad().pad_flags().contains(gst::PadFlags::FLUSHING) {
+            return Err(gst::error_msg!(gst::CoreError::Negotiation, ("Downstream refused the format")));
+        }
         let fps = config::frame_rate(&info);
         let duration = gst::ClockTime::SECOND.mul_div_floor(fps.denom() as u64, fps.numer() as u64);
         if let Some(duration) = duration {
@@ -637,7 +643,7 @@ impl RkMppEnc {
     /// Lets the encoder run empty.
     fn run_empty(&self, session: &Session) {
         let begin = Instant::now();
-        while session.encoder.in_flight() > 0 && begin.elapsed() < HANG {
+        while session.encoder.in_flight() > 0 && begin.elapsed() < HANG && !self.flow.is_over() {
             self.flow.collect(&session.encoder);
         }
     }
@@ -724,6 +730,7 @@ impl RkMppEnc {
             session.want_keyframe = false;
         }
 
+        let pooled = matches!(input.source, input::Source::Pooled);
         let token = self.flow.add(frame.system_frame_number(), input.source);
         picture.set_pts(token as i64);
         // The base class keeps the frame until its packet comes.
@@ -731,14 +738,20 @@ impl RkMppEnc {
         let begin = Instant::now();
         while let Err(mut refused) = session.encoder.put(picture, token) {
             let full = refused.is_full();
-            if full && begin.elapsed() < HANG {
+            let over = full && self.flow.is_over();
+            if full && !over && begin.elapsed() < HANG {
                 picture = refused.frame;
                 // The hardware makes room, whether its packets are taken out or not.
                 std::thread::sleep(RETRY);
                 continue;
             }
-            if let Some(buffer) = refused.frame.take_buffer() {
+            // An imported one is upstream's, not ours to write to.
+            if let Some(buffer) = refused.frame.take_buffer().filter(|_| pooled) {
                 self.flow.put_back(buffer);
+            }
+            if over {
+                self.flow.remove(token);
+                return Err(gst::FlowError::Flushing);
             }
             if full {
                 // Gives up this frame with those in flight.

@@ -142,6 +142,19 @@ impl Running {
         self.pipeline.by_name("dec").unwrap_or_else(|| self.element("enc")).property("stats")
     }
 
+    /// The errors that are told from now on, also while the pipeline stops: the bus forgets those.
+    pub fn errors(&self) -> Arc<Mutex<Vec<String>>> {
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let inner = errors.clone();
+        self.pipeline.bus().unwrap().set_sync_handler(move |_, message| {
+            if let gst::MessageView::Error(error) = message.view() {
+                inner.lock().unwrap().push(format!("{} {:?}", error.error(), error.debug()));
+            }
+            gst::BusSyncReply::Drop
+        });
+        errors
+    }
+
     pub fn play(&self) {
         let _ = self.pipeline.set_state(gst::State::Playing);
     }
@@ -277,8 +290,8 @@ pub fn run(launch: &str) -> Outcome {
     running.finish()
 }
 
-/// A test picture that moves, `frames` times.
-pub fn source(frames: u32, format: &str, width: u32, height: u32) -> String {
+/// A test picture that moves, `frames` times; −1: without end.
+pub fn source(frames: i32, format: &str, width: u32, height: u32) -> String {
     format!(
         "videotestsrc num-buffers={frames} pattern=ball \
          ! video/x-raw,format={format},width={width},height={height},framerate=30/1"
