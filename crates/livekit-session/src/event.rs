@@ -150,6 +150,8 @@ pub enum Event {
     },
     /// The room is joined.
     Joined(RoomInfo),
+    /// Somebody with the right to do so moved this participant into another room, with all its tracks.
+    Moved(RoomInfo),
     /// A track can be subscribed to, and its frames are sent from now on.
     Published {
         /// The track.

@@ -44,6 +44,8 @@ impl TransportPath {
 pub struct SessionStats {
     /// Where the connection stands.
     pub state: ConnectionState,
+    /// The room that was joined last, or that the participant was moved into since.
+    pub room: Option<String>,
     /// How media reaches the server; `None` until that is known.
     pub transport: Option<TransportPath>,
     /// Round-trip time of the media path.

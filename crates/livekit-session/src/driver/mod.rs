@@ -5,12 +5,13 @@
 mod activity;
 mod congestion;
 mod data;
+mod elsewhere;
 mod interruption;
 mod keyframes;
 mod room;
 mod track;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,6 +70,8 @@ pub(crate) async fn run<E: MediaEngine + 'static>(
         started: Instant::now(),
         joined_once: false,
         server_token: None,
+        moved: false,
+        regions: VecDeque::new(),
         told_estimate: None,
         participants: 0,
         up_since: None,
@@ -103,6 +106,10 @@ struct Driver {
     joined_once: bool,
     /// The server's replacement for a plain token, which may have expired by now. It too lasts ten minutes only.
     server_token: Option<Secret>,
+    /// The server's token leads to another room than the one that we were told to join.
+    moved: bool,
+    /// Where to try to join next, before the address that we were given is tried again.
+    regions: VecDeque<String>,
     /// The last estimate that the observer was told.
     told_estimate: Option<u64>,
     /// Others in the room.
@@ -146,8 +153,10 @@ impl Driver {
                 ConnectionState::Connecting
             });
             let attempt = backoff.attempts().saturating_add(1);
-            self.emit(Event::Connecting { url: redact(&self.config.url), attempt });
-            let stay = match AssertUnwindSafe(self.stay::<E>()).catch_unwind().await {
+            let region = self.regions.pop_front();
+            let url = redact(region.as_deref().unwrap_or(&self.config.url));
+            self.emit(Event::Connecting { url, attempt });
+            let stay = match AssertUnwindSafe(self.stay::<E>(region)).catch_unwind().await {
                 Ok(stay) => stay,
                 Err(panic) => {
                     let now = Instant::now();
@@ -170,7 +179,8 @@ impl Driver {
             if self.joined_once {
                 self.shared.status().offline(Instant::now());
             }
-            if error.is_fatal() && !self.may_come_back(&error) {
+            let old_room = self.give_up_moved_token(&error);
+            if error.is_fatal() && !old_room && !self.may_come_back(&error) {
                 break Some(error);
             }
             let own_wish = matches!(error, Error::AnotherCodec(_));
@@ -308,14 +318,24 @@ impl Driver {
     }
 
     /// One stay in the room, from the attempt to join to its end.
-    async fn stay<E: MediaEngine + 'static>(&mut self) -> Stay {
-        let joining = join::<E>(self.config.clone(), self.server_token.clone(), self.token_request.clone());
+    ///
+    /// `region` = the server's address, if it is not the one of the configuration.
+    async fn stay<E: MediaEngine + 'static>(&mut self, region: Option<String>) -> Stay {
+        let mut config = self.config.clone();
+        let given = region.is_none();
+        config.url = region.unwrap_or(config.url);
+        let joining = join::<E>(config, given, self.server_token.clone(), self.token_request.clone());
         tokio::pin!(joining);
         let (mut engine, room) = loop {
             tokio::select! {
                 joined = &mut joining => match joined {
                     Ok(joined) => break joined,
-                    Err(error) => return Stay::Over(error),
+                    Err((error, regions)) => {
+                        if given {
+                            self.regions = regions.into();
+                        }
+                        return Stay::Over(error);
+                    }
                 },
                 command = self.commands.recv() => match command {
                     Some(Command::Leave) | None => return Stay::Left,
@@ -330,6 +350,7 @@ impl Driver {
             } else {
                 status.stats.time_to_join = Some(self.started.elapsed());
             }
+            status.stats.room = Some(room.name.clone());
         }
         self.joined_once = true;
         self.participants = 0;
@@ -353,9 +374,10 @@ impl Driver {
         }
         let end = self.in_room(&mut engine).await;
         // Kept through attempts that fail; what it replaced would be refused by now.
-        if let Some(token) = engine.refreshed_token().filter(|_| self.token_is_fixed()) {
+        if let Some(token) = engine.refreshed_token().filter(|_| self.token_is_fixed() || self.moved) {
             self.server_token = Some(token);
         }
+        self.regions = engine.suggested_regions().into();
         match end {
             Ok(()) => {
                 let deadline = Instant::now() + LEAVE_BUDGET;
@@ -391,13 +413,16 @@ impl Driver {
     }
 }
 
-/// Gets a token and joins with it, within the connect timeout.
+/// Gets a token and joins with it, within the connect timeout. If that fails and `elsewhere` is wanted, also where else
+/// to try.
 async fn join<E: MediaEngine>(
     config: SessionConfig,
+    elsewhere: bool,
     server_token: Option<Secret>,
     token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
-) -> Result<(E, crate::event::RoomInfo), Error> {
+) -> Result<(E, crate::event::RoomInfo), (Error, Vec<String>)> {
     let timeout = config.connect_timeout;
+    let mut used = None;
     let attempt = async {
         let token = match server_token {
             Some(token) => token,
@@ -415,9 +440,17 @@ async fn join<E: MediaEngine>(
                 answer.map_err(|_| Error::TokenSource("the token callback failed".into()))??
             }
         };
-        E::join(&config, &token).await
+        E::join(&config, used.insert(token)).await
     };
-    tokio::time::timeout(timeout, attempt).await.unwrap_or(Err(Error::ConnectTimeout(timeout)))
+    let joined = tokio::time::timeout(timeout, attempt).await.unwrap_or(Err(Error::ConnectTimeout(timeout)));
+    match (joined, used) {
+        (Ok(joined), _) => Ok(joined),
+        (Err(error), Some(token)) if elsewhere && elsewhere::may_help(&error) => {
+            let regions = E::regions(&config, &token).await;
+            Err((error, regions))
+        }
+        (Err(error), _) => Err((error, Vec::new())),
+    }
 }
 
 async fn until(at: Option<Instant>) {

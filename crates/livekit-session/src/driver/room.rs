@@ -203,6 +203,7 @@ impl Driver {
                 self.set_state(ConnectionState::Reconnecting);
                 self.emit(Event::Resuming { reason, attempt });
             }
+            EngineEvent::Moved(room) => self.moved(room),
             EngineEvent::PathLost => self.path_lost(),
             EngineEvent::PathBack => self.path_back(engine),
             EngineEvent::Resumed => self.resumed(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 mod activity;
+mod elsewhere;
 mod interruption;
 mod stats;
 
@@ -47,6 +48,10 @@ struct Script {
     /// The tokens of the attempts to join, and what the server replaces them by.
     tokens: Mutex<Vec<String>>,
     refreshed: Mutex<Option<String>>,
+    /// Where else there is a server, who asked for that, and where the engine was sent.
+    regions: Mutex<Vec<String>>,
+    asked: AtomicUsize,
+    suggested: Mutex<Vec<String>>,
 }
 
 impl Script {
@@ -224,6 +229,16 @@ impl MediaEngine for FakeEngine {
 
     fn refreshed_token(&self) -> Option<Secret> {
         self.script.refreshed.lock().unwrap_or_else(PoisonError::into_inner).clone().map(Secret::from)
+    }
+
+    async fn regions(config: &SessionConfig, _token: &Secret) -> Vec<String> {
+        let script = script(&config.url);
+        script.asked.fetch_add(1, Ordering::SeqCst);
+        script.regions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn suggested_regions(&self) -> Vec<String> {
+        self.script.suggested.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn leave(self, _deadline: Instant) {

@@ -46,6 +46,8 @@ pub(crate) enum EngineEvent {
     PathLost,
     /// What is sent arrives again.
     PathBack,
+    /// We are in another room now, with all that is published.
+    Moved(RoomInfo),
     /// The data channels opened, or closed.
     DataOpen(bool),
     /// A data channel that was full has room again.
@@ -142,6 +144,9 @@ pub(crate) trait MediaEngine: Sized + Send {
         token: &Secret,
     ) -> impl Future<Output = Result<(Self, RoomInfo), Error>> + Send;
 
+    /// Where else the server can be reached, when `config` does not lead there.
+    fn regions(config: &SessionConfig, token: &Secret) -> impl Future<Output = Vec<String>> + Send;
+
     /// Begins to publish; [`EngineEvent::Published`] or [`EngineEvent::PublishFailed`] follows.
     fn publish(&mut self, track: TrackId, config: &TrackConfig);
 
@@ -189,6 +194,9 @@ pub(crate) trait MediaEngine: Sized + Send {
 
     /// A token that the server sent in place of the one we joined with.
     fn refreshed_token(&self) -> Option<Secret>;
+
+    /// Where the server said to go when it sent us away, the best place first.
+    fn suggested_regions(&self) -> Vec<String>;
 
     /// Leaves the room by `deadline`.
     fn leave(self, deadline: Instant) -> impl Future<Output = ()> + Send;

@@ -5,6 +5,7 @@
 
 mod connect;
 pub(crate) mod proxy;
+pub(crate) mod regions;
 pub(crate) mod tls;
 pub(crate) mod token;
 mod transport;
@@ -102,6 +103,8 @@ impl Signal {
         options.client_capabilities = Vec::new();
         options.client_protocol = livekit_signaling::CLIENT_PROTOCOL_DEFAULT;
         options.connect_timeout = config.connect_timeout;
+        // Ours, because theirs begins when the time for an attempt is over.
+        options.region_failover = false;
         options.sdk_options = sdk;
 
         let attempt = Attempt::new(config);
@@ -174,6 +177,11 @@ impl Signal {
     pub(crate) fn set_resumed(&self) {
         let client = self.client.clone();
         tokio::spawn(async move { client.set_reconnected().await });
+    }
+
+    /// Of these addresses, the ones that are worth a try in place of this one.
+    pub(crate) fn usable(&self, urls: impl IntoIterator<Item = String>) -> Vec<String> {
+        regions::usable(urls, &self.config.url)
     }
 
     /// Queues a message; order is kept.

@@ -19,6 +19,8 @@ use hyper_util::rt::TokioIo;
 use livekit_net::{
     Header, HttpClient, HttpMethod, HttpResponse, TransportError, WsClient, WsConnectResult, WsConnection,
 };
+use livekit_protocol as proto;
+use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -230,16 +232,19 @@ impl WsClient for Transport {
         Ok(WsConnectResult {
             connection: Arc::new(Connection {
                 sink: tokio::sync::Mutex::new(sink),
-                stream: tokio::sync::Mutex::new(stream),
+                stream: tokio::sync::Mutex::new((stream, None)),
                 cancelled: ATTEMPT.try_with(|attempt| attempt.cancelled.subscribe()).ok(),
             }),
         })
     }
 }
 
+/// What comes in, and a message that is to go before the next.
+type Reading = (SplitStream<WebSocketStream<Box<dyn Stream>>>, Option<Vec<u8>>);
+
 struct Connection {
     sink: tokio::sync::Mutex<SplitSink<WebSocketStream<Box<dyn Stream>>, Message>>,
-    stream: tokio::sync::Mutex<SplitStream<WebSocketStream<Box<dyn Stream>>>>,
+    stream: tokio::sync::Mutex<Reading>,
     cancelled: Option<watch::Receiver<bool>>,
 }
 
@@ -258,6 +263,18 @@ impl Connection {
     }
 }
 
+/// The signalling crate takes another token only from a message of its own, but the one of a move into another room is
+/// what leads back there: says it so, too.
+fn moved_token(message: &[u8]) -> Option<Vec<u8>> {
+    use proto::signal_response::Message as M;
+    let Some(M::RoomMoved(moved)) = proto::SignalResponse::decode(message).ok()?.message else { return None };
+    if moved.token.is_empty() {
+        return None;
+    }
+    let refresh = M::RefreshToken(moved.token).into();
+    Some(proto::SignalResponse { message: refresh }.encode_to_vec())
+}
+
 #[async_trait::async_trait]
 impl WsConnection for Connection {
     async fn send(&self, frame: Vec<u8>) -> Result<(), TransportError> {
@@ -269,14 +286,21 @@ impl WsConnection for Connection {
     }
 
     async fn recv(&self) -> Result<Option<Vec<u8>>, TransportError> {
-        let mut stream = self.stream.lock().await;
+        let mut guard = self.stream.lock().await;
+        let (stream, next) = &mut *guard;
+        if let Some(next) = next.take() {
+            return Ok(Some(next));
+        }
         loop {
             let message = tokio::select! {
                 message = stream.next() => message,
                 () = self.cancelled() => return Ok(None),
             };
             match message {
-                Some(Ok(Message::Binary(bytes))) => return Ok(Some(bytes.into())),
+                Some(Ok(Message::Binary(bytes))) => {
+                    *next = moved_token(&bytes);
+                    return Ok(Some(bytes.into()));
+                }
                 Some(Ok(Message::Close(_))) | None => return Ok(None),
                 // Text is not part of the protocol; pings are answered by the library.
                 Some(Ok(_)) => {}

@@ -31,13 +31,16 @@ pub(crate) fn structure(event: &Event, pad: &str) -> Option<gst::Structure> {
         Event::Connecting { url, attempt } => {
             gst::Structure::builder("livekit-connecting").field("url", url).field("attempt", attempt).build()
         }
-        Event::Joined(room) => gst::Structure::builder("livekit-joined")
-            .field("room", &room.name)
-            .field("room-sid", &room.sid)
-            .field("identity", &room.identity)
-            .field("participant-sid", &room.participant_sid)
-            .field("server-version", &room.server_version)
-            .build(),
+        Event::Joined(room) | Event::Moved(room) => {
+            let name = if matches!(event, Event::Joined(_)) { "livekit-joined" } else { "livekit-moved" };
+            gst::Structure::builder(name)
+                .field("room", &room.name)
+                .field("room-sid", &room.sid)
+                .field("identity", &room.identity)
+                .field("participant-sid", &room.participant_sid)
+                .field("server-version", &room.server_version)
+                .build()
+        }
         Event::Published { sid, name, mime_type, .. } => gst::Structure::builder("livekit-published")
             .field("pad", pad)
             .field("track-sid", sid)

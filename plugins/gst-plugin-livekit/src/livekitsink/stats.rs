@@ -16,6 +16,7 @@ pub(crate) fn structure(
 ) -> gst::Structure {
     let mut all = gst::Structure::builder("livekit-stats")
         .field("identity", identity)
+        .field_if_some("room", stats.room.as_deref())
         .field_if_some("transport", stats.transport.map(livekit_session::TransportPath::as_str))
         .field_if_some("rtt", stats.rtt.map(nanos))
         .field_if_some("bandwidth-estimate", stats.bandwidth_estimate)

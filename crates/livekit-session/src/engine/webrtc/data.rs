@@ -111,6 +111,18 @@ impl DataChannels {
         written
     }
 
+    /// The open channels, as the server is told of them when a stay is resumed.
+    pub(crate) fn known_to_server(&self, rtc: &mut Rtc) -> Vec<proto::DataChannelInfo> {
+        let channels = [(&self.reliable, RELIABLE_LABEL), (&self.lossy, LOSSY_LABEL)];
+        let open = channels.into_iter().filter_map(|(channel, label)| {
+            let id = channel.as_ref().filter(|c| c.open)?.id;
+            let id = rtc.direct_api().sctp_stream_id_by_channel_id(id)?;
+            let target = proto::SignalTarget::Publisher as i32;
+            Some(proto::DataChannelInfo { label: label.into(), id: u32::from(id), target })
+        });
+        open.collect()
+    }
+
     /// Whether everything written has arrived, or was given up.
     pub(crate) fn is_drained(&self, rtc: &mut Rtc) -> bool {
         let ids = [&self.reliable, &self.lossy].into_iter().flatten().map(|c| c.id);

@@ -14,6 +14,7 @@ mod offer;
 mod paths;
 mod publications;
 mod resume;
+mod room;
 mod room_feedback;
 mod trailer;
 mod transport;
@@ -29,7 +30,7 @@ use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTi
 use str0m::net::Receive;
 use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Reason, Rtc};
-use tracing::{debug, trace, warn};
+use tracing::{debug, trace};
 
 use super::{EngineEvent, MediaEngine};
 use crate::config::{Credentials, Description, Secret, SessionConfig, TrackConfig};
@@ -46,6 +47,7 @@ use figures::Figures;
 use paths::Paths;
 use publications::{MAX_LAYERS, Publications};
 use resume::{Health, Resume};
+use room::room_info;
 use transport::{Arrival, Transport};
 
 /// Datagrams taken from the sockets before outgoing work gets its turn.
@@ -77,6 +79,9 @@ pub(crate) struct WebRtcEngine {
     data_allowed: bool,
     e2ee: Option<E2ee>,
     offer: Option<(SdpPendingOffer, u32)>,
+    /// The offer that was sent last, and the last one that was answered with its answer: all of them SDP.
+    sent: String,
+    agreed: Option<(String, String)>,
     next_offer: u32,
     early_candidates: Vec<Candidate>,
     answered: bool,
@@ -97,6 +102,9 @@ pub(crate) struct WebRtcEngine {
     /// What the room takes.
     allowed: codecs::Allowed,
     own_sid: String,
+    room: RoomInfo,
+    /// Where the server sent us, when it sent us away.
+    regions: Vec<String>,
     own_quality: Option<ConnectionQuality>,
     refreshed_token: Option<Secret>,
     bandwidth: Bandwidth,
@@ -125,6 +133,8 @@ impl WebRtcEngine {
             data_allowed: true,
             e2ee: config.e2ee.clone(),
             offer: None,
+            sent: String::new(),
+            agreed: None,
             next_offer: 1,
             early_candidates: Vec::new(),
             answered: false,
@@ -139,6 +149,8 @@ impl WebRtcEngine {
             video: None,
             allowed: codecs::Allowed::new(join),
             own_sid: join.participant.as_ref().map(|p| p.sid.clone()).unwrap_or_default(),
+            room: room_info(join),
+            regions: Vec::new(),
             own_quality: None,
             refreshed_token: None,
             bandwidth: Bandwidth::default(),
@@ -320,12 +332,9 @@ impl WebRtcEngine {
         let id = self.next_offer;
         self.next_offer = self.next_offer.wrapping_add(1);
         self.offer = Some((pending, id));
-        self.signal.send(signal_request::Message::Offer(proto::SessionDescription {
-            r#type: "offer".into(),
-            sdp: offer::narrow(&offer.to_sdp_string(), new),
-            id,
-            ..Default::default()
-        }));
+        self.sent = offer::narrow(&offer.to_sdp_string(), new);
+        let offer = resume::description("offer", self.sent.clone());
+        self.signal.send(signal_request::Message::Offer(proto::SessionDescription { id, ..offer }));
     }
 
     fn on_answer(&mut self, answer: proto::SessionDescription) {
@@ -346,6 +355,7 @@ impl WebRtcEngine {
             self.fail(Error::Server(format!("its SDP answer cannot be used: {reason}")));
             return;
         }
+        self.agreed = Some((std::mem::take(&mut self.sent), answer.sdp));
         self.on_ice_restarted();
         self.pump();
         self.answered = true;
@@ -448,53 +458,11 @@ impl WebRtcEngine {
                 self.events.extend(track.map(|track| EngineEvent::FirstSubscriber { track }));
             }
             M::Mute(mute) => self.on_mute(&mute),
+            M::RoomMoved(moved) => self.on_room_moved(moved),
             M::RefreshToken(token) => self.refreshed_token = Some(Secret::new(token)),
             M::Leave(leave) => self.on_leave(&leave),
             // Media sections for tracks that others publish: we subscribe to nothing.
             other => trace!(?other, "unused"),
-        }
-    }
-
-    /// The server refuses a request of ours; for a track that is the end of it.
-    fn on_request_response(&mut self, response: proto::RequestResponse) {
-        use proto::request_response::{Reason, Request};
-        if matches!(response.reason(), Reason::Ok | Reason::Queued) {
-            return;
-        }
-        let code = response.reason().as_str_name();
-        let reason = match response.message.as_str() {
-            "" => code.to_owned(),
-            message => format!("{message} ({code})"),
-        };
-        match response.request {
-            Some(Request::AddTrack(request)) => {
-                if let Some(track) = self.publications.by_cid(&request.cid) {
-                    self.publish_failed(track, PublishError::Refused(reason));
-                    // The data channels may have waited for this track's offer.
-                    self.negotiate();
-                    self.watch_server();
-                }
-            }
-            _ if response.request_id == DESCRIBE_SELF => {
-                self.events.push_back(EngineEvent::MetadataRefused { reason });
-            }
-            other => warn!(reason, ?other, "the server refused a request"),
-        }
-    }
-
-    fn participant(&mut self, info: &proto::ParticipantInfo) {
-        if info.sid == self.own_sid {
-            self.permissions(info);
-            return;
-        }
-        let participant =
-            Participant { identity: info.identity.clone(), sid: info.sid.clone(), name: info.name.clone() };
-        if info.state() == proto::participant_info::State::Disconnected {
-            if let Some(left) = self.participants.remove(&info.sid) {
-                self.events.push_back(EngineEvent::ParticipantLeft(left));
-            }
-        } else if self.participants.insert(info.sid.clone(), participant.clone()).is_none() {
-            self.events.push_back(EngineEvent::ParticipantJoined(participant));
         }
     }
 
@@ -601,20 +569,15 @@ impl MediaEngine for WebRtcEngine {
         let began = Instant::now();
         let (signal, join) = Signal::join(config, token).await?;
         let joined_in = began.elapsed();
-        let participant = join.participant.clone().unwrap_or_default();
-        let room = join.room.clone().unwrap_or_default();
-        let version = join.server_info.as_ref().map(|i| i.version.clone()).unwrap_or_default();
-        let info = RoomInfo {
-            name: room.name,
-            sid: room.sid,
-            identity: participant.identity,
-            participant_sid: participant.sid,
-            server_version: version,
-        };
         let mut engine = Self::new(signal, &join, config)?;
         engine.health.set_joined_in(joined_in);
         engine.describe_self(config);
-        Ok((engine, info))
+        let room = engine.room.clone();
+        Ok((engine, room))
+    }
+
+    async fn regions(config: &SessionConfig, token: &Secret) -> Vec<String> {
+        crate::signal::regions::fetch(config, token).await
     }
 
     fn publish(&mut self, track: TrackId, config: &TrackConfig) {
@@ -766,6 +729,10 @@ impl MediaEngine for WebRtcEngine {
 
     fn refreshed_token(&self) -> Option<Secret> {
         self.refreshed_token.clone()
+    }
+
+    fn suggested_regions(&self) -> Vec<String> {
+        self.regions.clone()
     }
 
     async fn leave(mut self, deadline: Instant) {

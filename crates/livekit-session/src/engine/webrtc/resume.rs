@@ -47,15 +47,29 @@ pub(super) struct Health {
     joined_in: Duration,
     /// Attempts to resume that may fail in a row.
     attempts: Option<u32>,
+    /// The stay can't be resumed, whatever happens.
+    lost_for_good: bool,
 }
 
 impl Health {
     pub(super) fn new(now: Instant, attempts: Option<u32>) -> Self {
-        Self { answered: now, answers: 0, lost: None, joined_in: Duration::ZERO, attempts }
+        Self {
+            answered: now,
+            answers: 0,
+            lost: None,
+            joined_in: Duration::ZERO,
+            attempts,
+            lost_for_good: false,
+        }
     }
 
     pub(super) fn set_joined_in(&mut self, joined_in: Duration) {
         self.joined_in = joined_in;
+    }
+
+    /// From now on an interruption ends the stay.
+    pub(super) fn forbid_resuming(&mut self) {
+        self.lost_for_good = true;
     }
 
     /// When the path is to be looked at; `None` = it is known to be dead.
@@ -158,6 +172,7 @@ impl WebRtcEngine {
     pub(super) fn interrupted(&mut self, reason: proto::ReconnectReason, cause: Error) {
         // What the server has not answered yet it may never have heard: joining anew is simpler, and certain.
         let settled = self.resume.is_some() || (self.offer.is_none() && !self.publications.unanswered());
+        let settled = settled && !self.health.lost_for_good;
         if !self.connected || self.closed_by_server.is_some() || !settled {
             self.fail(cause);
             return;
@@ -216,7 +231,8 @@ impl WebRtcEngine {
 
     /// Has both sides look for a path again.
     fn restart_ice(&mut self) {
-        self.signal.send(signal_request::Message::SyncState(self.sync_state()));
+        let state = self.sync_state();
+        self.signal.send(signal_request::Message::SyncState(state));
         // Where we are now we may have other addresses.
         let added = self.transport.refresh(self.signal.local_ip);
         self.start_paths_anew();
@@ -308,6 +324,8 @@ impl WebRtcEngine {
     pub(super) fn on_leave(&mut self, leave: &proto::LeaveRequest) {
         use proto::leave_request::Action;
         let reason = leave_reason(leave.reason());
+        let regions = leave.regions.iter().flat_map(|settings| &settings.regions);
+        self.regions = self.signal.usable(regions.map(|region| region.url.clone()));
         match leave.action() {
             Action::Resume => {
                 let cause = Error::Left { reason, can_reconnect: true };
@@ -320,14 +338,24 @@ impl WebRtcEngine {
         }
     }
 
-    /// What the server compares with what it knows of us.
-    fn sync_state(&self) -> proto::SyncState {
+    /// What the server compares with what it knows of us, and from which another one that it moved us to builds its end
+    /// of the peer connection.
+    fn sync_state(&mut self) -> proto::SyncState {
+        let (offer, answer) = self.agreed.clone().unzip();
         proto::SyncState {
+            offer: offer.map(|sdp| description("offer", sdp)),
+            answer: answer.map(|sdp| description("answer", sdp)),
             publish_tracks: self.publications.published().collect(),
+            data_channels: self.data.known_to_server(&mut self.rtc),
             subscription: Some(proto::UpdateSubscription::default()),
             ..Default::default()
         }
     }
+}
+
+/// A session description as signalling carries it, without a number.
+pub(super) fn description(kind: &str, sdp: String) -> proto::SessionDescription {
+    proto::SessionDescription { r#type: kind.into(), sdp, ..Default::default() }
 }
 
 #[cfg(test)]
