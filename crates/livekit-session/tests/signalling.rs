@@ -335,3 +335,35 @@ fn a_server_that_never_answers_a_publication_is_left() {
     });
     drop(track);
 }
+
+#[test]
+fn messages_that_would_fill_memory_are_not_taken() {
+    use proto::signal_response::Message as M;
+    let update = |participants| response(M::Update(proto::ParticipantUpdate { participants }));
+    let guest =
+        |number: usize| proto::ParticipantInfo { sid: format!("PA_guest_{number}"), ..Default::default() };
+    let large = proto::ParticipantInfo { metadata: "x".repeat(2 << 20), ..guest(1) };
+    let mut messages = vec![join("1.13.3"), update(vec![large]), update(vec![Default::default(); 100_000])];
+    // More guests than there can be in a room.
+    for start in (0..30_000).step_by(1000) {
+        messages.push(update((start..start + 1000).map(guest).collect()));
+    }
+    messages.push(response(M::ConnectionQuality(proto::ConnectionQualityUpdate {
+        updates: vec![proto::ConnectionQualityInfo {
+            participant_sid: "PA_1".into(),
+            quality: 2,
+            score: 5.0,
+        }],
+    })));
+    let run = start(&serve(Reply::Messages(messages)), None);
+    run.wait("the last message", |e| matches!(e, Event::ConnectionQuality { .. }).then_some(()));
+    let events = run.events.lock().unwrap();
+    let sid = |e: &Event| match e {
+        Event::ParticipantJoined(p) => Some(p.sid.clone()),
+        _ => None,
+    };
+    let guests: Vec<String> = events.iter().filter_map(sid).collect();
+    assert!(!guests.iter().any(String::is_empty), "what says nothing is not read");
+    assert_eq!((guests.first().map(String::as_str), guests.len()), (Some("PA_guest_0"), 10_000));
+    assert!(!events.iter().any(|e| matches!(e, Event::Offline { .. } | Event::Disconnected(_))));
+}

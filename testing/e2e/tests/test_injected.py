@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What the server may say and a single open-source one never does: moves and regions. A proxy says it in its place."""
+"""What the server may say and a single open-source one never does: moves, regions, nonsense. A proxy says it in its place."""
+
+import random
 
 import pytest
 from harness.connectproxy import ConnectProxy
-from harness.proc import free_port
+from harness.proc import free_port, wait_until
 from harness.server import LiveKitServer
 from harness.signalproxy import RECONNECT, RESUME, SignalProxy, field, fields, leave, participant, refresh_token, room_moved
 from harness.subscriber import Subscriber
@@ -114,3 +116,32 @@ def test_another_region_when_the_first_is_away(stage, proxy):
         asked = [token for path, token in proxy.asked if path == "/settings/regions"]
         assert len(asked) == 1 and asked[0], "asked once, by somebody with a token"
         publisher.stop()
+
+
+def resident(publisher):
+    with open(f"/proc/{publisher.child.pid}/status") as f:
+        return next(int(line.split()[1]) // 1024 for line in f if line.startswith("VmRSS"))
+
+
+def test_nonsense_is_survived(stage, proxy):
+    """Garbage of every kind, and more of everything than there can be: pictures go on, and memory stays."""
+    viewer, publisher = stage.view(), live(stage, proxy)
+    feed = viewer.wait_video("front", frames=15)
+    before, dice = resident(publisher), random.Random(5)
+    # Without Leave (8) and tokens (16), which are believed.
+    kinds = [number for number in range(1, 40) if number not in (8, 16)]
+    for _ in range(30):
+        proxy.say(*(field(number, dice.randbytes(dice.randrange(40))) for number in kinds))
+    proxy.say(*(dice.randbytes(dice.randrange(1, 40)).replace(b"\x42", b"").replace(b"\x82", b"") or b"\xff" for _ in range(500)), b"")
+    proxy.say(b"\xff" * 1_000_000, field(16, "x" * 1_500_000), field(5, field(1, b"") * 400_000))
+    for start in range(0, 40_000, 5000):
+        proxy.say(field(5, b"".join(field(1, participant(f"PA_{i}", f"guest {i}")) for i in range(start, start + 5000))))
+    goes_on(viewer, feed, publisher)
+    assert len(publisher.messages("livekit-joined")) == 1 and not publisher.messages("livekit-offline"), publisher.summary()
+    grown = resident(publisher) - before
+    assert grown < 200, f"{grown} MB more"
+    wait_until(lambda: publisher.get("sink", "connection-state") == "connected", 10, publisher.summary)
+    # And nothing of it was believed that hurts later.
+    proxy.cut()
+    publisher.wait_for("element", "livekit-resumed")
+    goes_on(viewer, feed, publisher)

@@ -4,6 +4,7 @@
 //! that crate calls itself internal and may change.
 
 mod connect;
+mod inbound;
 pub(crate) mod proxy;
 pub(crate) mod regions;
 pub(crate) mod tls;
@@ -193,7 +194,10 @@ impl Signal {
     pub(crate) async fn recv(&mut self) -> Incoming {
         loop {
             match self.events.recv().await {
-                Some(SignalEvent::Message(message)) => return Incoming::Message(message),
+                Some(SignalEvent::Message(message)) => {
+                    self.guard.0.taken();
+                    return Incoming::Message(message);
+                }
                 Some(SignalEvent::Close(reason)) => {
                     self.closed += 1;
                     if self.closed == self.connections {

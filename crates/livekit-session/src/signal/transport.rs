@@ -28,9 +28,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tracing::warn;
 
 use crate::config::SessionConfig;
 use crate::error::{Error, redact};
+use crate::signal::inbound::{self, Backlog};
 use crate::signal::proxy::Proxies;
 use crate::signal::{connect, tls};
 
@@ -52,6 +54,8 @@ pub(crate) struct Attempt {
     pub(crate) ca_file: Option<PathBuf>,
     proxies: Proxies,
     found: Mutex<Found>,
+    /// Messages of its connection that wait to be acted on.
+    backlog: Arc<Backlog>,
     /// True = given up: connections made for it close, whoever holds them.
     cancelled: watch::Sender<bool>,
 }
@@ -81,6 +85,11 @@ impl Attempt {
     /// Closes the connections that were made for this attempt.
     pub(crate) fn cancel(&self) {
         self.cancelled.send_replace(true);
+    }
+
+    /// A message of its connection was taken to be acted on.
+    pub(crate) fn taken(&self) {
+        self.backlog.take();
     }
 
     fn note_error(&self, error: Error) {
@@ -232,20 +241,53 @@ impl WsClient for Transport {
         Ok(WsConnectResult {
             connection: Arc::new(Connection {
                 sink: tokio::sync::Mutex::new(sink),
-                stream: tokio::sync::Mutex::new((stream, None)),
+                reader: tokio::sync::Mutex::new(Reader { stream, next: None, first: true, told: false }),
+                backlog: ATTEMPT.try_with(|attempt| attempt.backlog.clone()).unwrap_or_default(),
                 cancelled: ATTEMPT.try_with(|attempt| attempt.cancelled.subscribe()).ok(),
             }),
         })
     }
 }
 
-/// What comes in, and a message that is to go before the next.
-type Reading = (SplitStream<WebSocketStream<Box<dyn Stream>>>, Option<Vec<u8>>);
-
 struct Connection {
     sink: tokio::sync::Mutex<SplitSink<WebSocketStream<Box<dyn Stream>>, Message>>,
-    stream: tokio::sync::Mutex<Reading>,
+    reader: tokio::sync::Mutex<Reader>,
+    backlog: Arc<Backlog>,
     cancelled: Option<watch::Receiver<bool>>,
+}
+
+struct Reader {
+    stream: SplitStream<WebSocketStream<Box<dyn Stream>>>,
+    /// What comes before the next message.
+    next: Option<Vec<u8>>,
+    /// No message has come yet.
+    first: bool,
+    /// A message was refused, and that was said.
+    told: bool,
+}
+
+impl Reader {
+    /// A message came: what of it goes on.
+    fn take(&mut self, bytes: Vec<u8>, backlog: &Backlog) -> Option<Vec<u8>> {
+        let message = match inbound::check(&bytes, self.first) {
+            Ok(message) => message,
+            Err(refused) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    warn!(%refused, "a message of the server is not taken, and others like it neither");
+                }
+                return None;
+            }
+        };
+        // The first one answers who connects, and waits for nobody.
+        if !std::mem::replace(&mut self.first, false) {
+            backlog.add(bytes.len());
+        }
+        self.next = moved_token(message);
+        if let Some(next) = &self.next {
+            backlog.add(next.len());
+        }
+        Some(bytes)
+    }
 }
 
 impl Connection {
@@ -265,9 +307,9 @@ impl Connection {
 
 /// The signalling crate takes another token only from a message of its own, but the one of a move into another room is
 /// what leads back there: says it so, too.
-fn moved_token(message: &[u8]) -> Option<Vec<u8>> {
+fn moved_token(message: proto::signal_response::Message) -> Option<Vec<u8>> {
     use proto::signal_response::Message as M;
-    let Some(M::RoomMoved(moved)) = proto::SignalResponse::decode(message).ok()?.message else { return None };
+    let M::RoomMoved(moved) = message else { return None };
     if moved.token.is_empty() {
         return None;
     }
@@ -286,20 +328,24 @@ impl WsConnection for Connection {
     }
 
     async fn recv(&self) -> Result<Option<Vec<u8>>, TransportError> {
-        let mut guard = self.stream.lock().await;
-        let (stream, next) = &mut *guard;
-        if let Some(next) = next.take() {
+        let mut reader = self.reader.lock().await;
+        if let Some(next) = reader.next.take() {
             return Ok(Some(next));
         }
         loop {
+            let received = async {
+                self.backlog.room().await;
+                reader.stream.next().await
+            };
             let message = tokio::select! {
-                message = stream.next() => message,
+                message = received => message,
                 () = self.cancelled() => return Ok(None),
             };
             match message {
                 Some(Ok(Message::Binary(bytes))) => {
-                    *next = moved_token(&bytes);
-                    return Ok(Some(bytes.into()));
+                    if let Some(message) = reader.take(bytes.into(), &self.backlog) {
+                        return Ok(Some(message));
+                    }
                 }
                 Some(Ok(Message::Close(_))) | None => return Ok(None),
                 // Text is not part of the protocol; pings are answered by the library.
@@ -372,4 +418,52 @@ async fn http_request(
     let body = Limited::new(response.into_body(), MAX_HTTP_BODY).collect().await.map_err(connection)?;
     driver.abort();
     Ok(HttpResponse { status, headers, body: body.to_bytes().to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A server that says as much as it can, and how much of it got rid.
+    async fn talker() -> (String, Arc<std::sync::atomic::AtomicUsize>) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        let said = Arc::<std::sync::atomic::AtomicUsize>::default();
+        let count = said.clone();
+        tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(tcp).await.unwrap();
+            let token = proto::signal_response::Message::RefreshToken("x".repeat(1000));
+            let message = proto::SignalResponse { message: Some(token) }.encode_to_vec();
+            while socket.send(Message::binary(message.clone())).await.is_ok() {
+                count.fetch_add(1, Relaxed);
+            }
+        });
+        (url, said)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_stops_is_held_back() {
+        let (url, said) = talker().await;
+        let attempt = Arc::new(Attempt::default());
+        let made = ATTEMPT.scope(attempt.clone(), Transport.connect(url, Vec::new(), 30_000)).await.unwrap();
+        let connection = made.connection;
+        let mut received = 0;
+        // Nobody takes anything: so much is read ahead, and no more.
+        while let Ok(message) = tokio::time::timeout(Duration::from_millis(500), connection.recv()).await {
+            assert!(message.unwrap().is_some());
+            received += 1;
+            assert!(received < 5000, "without end");
+        }
+        assert!(received > 100, "{received}");
+        let before = said.load(std::sync::atomic::Ordering::Relaxed);
+        attempt.taken();
+        let next = tokio::time::timeout(Duration::from_secs(30), connection.recv()).await;
+        assert!(next.unwrap().unwrap().is_some());
+        assert!(before < 100_000, "the network holds it back: {before}");
+        attempt.cancel();
+        assert!(connection.recv().await.unwrap().is_none());
+    }
 }

@@ -26,6 +26,9 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const MAX_SHOWN: usize = 6;
 
 /// What the engine remembers for it.
+/// Addresses of the server's that are tried; one has a few for each of its networks.
+const MAX_REMOTE: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Paths {
     /// When other ways than UDP are tried, if there is no connection by then.
@@ -34,6 +37,8 @@ pub(super) struct Paths {
     policy: IceTransportPolicy,
     relays: Vec<RelayServer>,
     ca_file: Option<PathBuf>,
+    /// Addresses of the server's that were taken since ICE began.
+    taken: usize,
     /// The server's addresses, for messages.
     server: Vec<String>,
 }
@@ -50,6 +55,7 @@ impl Paths {
             policy: if forced { IceTransportPolicy::Relay } else { config.ice_transport_policy },
             relays: relays(&join.ice_servers),
             ca_file: config.tls_ca_file.clone(),
+            taken: 0,
             server: Vec::new(),
         }
     }
@@ -88,6 +94,11 @@ impl WebRtcEngine {
     }
 
     pub(super) fn add_remote_candidate(&mut self, candidate: Candidate) {
+        // Each is tried from each of ours.
+        if self.paths.taken >= MAX_REMOTE {
+            return;
+        }
+        self.paths.taken += 1;
         if self.paths.server.len() < MAX_SHOWN {
             let protocol = if candidate.proto() == Protocol::Udp { "UDP" } else { "TCP" };
             self.paths.server.push(format!("{protocol} {}", candidate.addr()));
@@ -111,6 +122,7 @@ impl WebRtcEngine {
     /// ICE begins once more, with all that is there already; what was not tried so far gets its turn again.
     pub(super) fn start_paths_anew(&mut self) {
         self.paths.server.clear();
+        self.paths.taken = 0;
         self.paths.fallback_at = None;
         self.paths.fallback = false;
     }
