@@ -33,9 +33,9 @@ def run(part, amount, stage, directory):
         print(f"  {time.strftime('%H:%M:%S')} {done}: {footprint.fds} descriptors, {footprint.threads} threads, {footprint.rss_kb / 1024:.1f} MB, {footprint.allocated_kb / 1024:.2f} MB allocated", flush=True)
 
     if part == "cycles":
-        return endurance.cycles(stage, amount, warm=min(20, amount // 4), progress=progress)
+        return endurance.cycles(stage, amount, warm=amount // 10, progress=progress)
     if part == "reconnects":
-        return endurance.restarts(stage, directory, amount, down=0.0, pictures=False, warm=min(5, amount // 4), progress=progress)
+        return endurance.restarts(stage, directory, amount, down=0.0, pictures=False, warm=amount // 10, progress=progress)
     if part == "outages":
         return endurance.restarts(stage, directory, amount, down=5.0, progress=progress)
     return endurance.tracks(stage, amount, progress=progress)
