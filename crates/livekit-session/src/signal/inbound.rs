@@ -13,7 +13,7 @@ use prost::Message as _;
 use tokio::sync::Notify;
 
 /// Messages that wait for us, at most …
-const MAX_WAITING: usize = 512;
+pub(super) const MAX_WAITING: usize = 512;
 /// … and their bytes. One that is larger waits alone.
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
 /// The largest message but the first, which lists every participant.
