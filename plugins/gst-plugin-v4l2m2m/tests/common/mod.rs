@@ -171,6 +171,13 @@ impl Bench {
     }
 }
 
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // Messages that nobody took hold the element, which holds the bus.
+        self.bus.set_flushing(true);
+    }
+}
+
 pub fn force_key() -> gst::Event {
     gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build()
 }
