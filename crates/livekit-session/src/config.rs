@@ -140,6 +140,10 @@ pub struct SessionConfig {
     pub e2ee: Option<E2ee>,
     /// What the session calls itself towards the server, e.g. an application's name and version.
     pub user_agent: Option<String>,
+    /// Where the session and the crates below it say what they do, while the session's task runs; `None` = to the
+    /// subscriber that the process has, if it has one. With URLs and messages of the server come tokens and passwords: who
+    /// shows it to anybody takes them out.
+    pub log: Option<tracing::Dispatch>,
 }
 
 impl SessionConfig {
@@ -165,6 +169,7 @@ impl SessionConfig {
             max_queue_time: Duration::from_millis(300),
             e2ee: None,
             user_agent: None,
+            log: None,
         }
     }
 

@@ -69,3 +69,5 @@ pub use gop_cache::{GopCacheConfig, GopCacheMode, GopTooLong};
 pub use keyframe::KeyframeStats;
 pub use session::{Session, Track};
 pub use stats::{SessionStats, TrackStats, TransportPath};
+/// What [`SessionConfig::log`] is of, in the version that it has to be.
+pub use tracing;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tracing::instrument::WithSubscriber;
 
 use crate::config::{Codec, Description, LayerConfig, SessionConfig, TrackConfig};
 use crate::data::{DataError, DataPacket, DataShared};
@@ -211,7 +212,12 @@ impl Session {
             ended: Condvar::new(),
             next_track: AtomicU64::new(1),
         });
-        runtime.spawn(driver::run::<E>(config, observer, receiver, shared.clone()));
+        let log = config.log.clone();
+        let driver = driver::run::<E>(config, observer, receiver, shared.clone());
+        match log {
+            Some(log) => drop(runtime.spawn(driver.with_subscriber(log))),
+            None => drop(runtime.spawn(driver)),
+        }
         Ok(Self { shared })
     }
 

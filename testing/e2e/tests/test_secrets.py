@@ -54,7 +54,9 @@ def test_nothing_shows_them(stage, tmp_path, way):
     # gst-launch's own parser writes the command line to the log; the element can't help that.
     log = "\n".join(line for line in launch.log().splitlines() if not re.search(r" (gstparse\.c|grammar\.y|parse\.l|types\.h):", line))
     assert "livekit-published" in log, "the run proves nothing without a join"
-    assert "livekitsink" in log
+    # Every concern has its say, and so have the crates below.
+    for said in (r"livekitsink-signalling .*joined room=RM_", r"livekitsink-media .*media transport connected", r"livekitsink-media .*\bstr0m::"):
+        assert re.search(said, log), said
     # A leading part is as bad for a short secret: the first 24 characters must not be there either.
     assert_clean(log, "GST_DEBUG=*:6 with -v -m", *secrets, *[s[:24] for s in secrets if not s.startswith("ey")])
     files = list(dots.glob("*.dot"))

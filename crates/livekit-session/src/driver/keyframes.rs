@@ -5,6 +5,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use tracing::debug;
+
 use super::track::TrackState;
 use super::{Driver, TIMELINE_LEAD};
 use crate::config::Codec;
@@ -166,6 +168,7 @@ impl Driver {
             layer.lost();
         }
         let (forward, report) = layer.request(reason, Instant::now());
+        debug!(?id, index, ?reason, forward, "a keyframe is wanted");
         if layer.can_resume() {
             self.replays.push((id, index));
         }
@@ -214,6 +217,7 @@ impl Driver {
             if let Some(layer) = self.tracks.get_mut(&id).and_then(|t| t.layers.get_mut(index)) {
                 layer.queue.wait_until(Instant::now() + takes * 2 + REPLAY_PATIENCE);
             }
+            debug!(?id, index, count, ?takes, "the group of pictures is sent again");
             for frame in &frames {
                 engine.write(id, index, frame)?;
             }

@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
+use tracing::instrument::WithSubscriber;
 use tracing::{debug, warn};
 
 use crate::backoff::Backoff;
@@ -321,6 +322,7 @@ impl Driver {
     ///
     /// `region` = the server's address, if it is not the one of the configuration.
     async fn stay<E: MediaEngine + 'static>(&mut self, region: Option<String>) -> Stay {
+        debug!(timeout = ?self.config.connect_timeout, "joining");
         let mut config = self.config.clone();
         let given = region.is_none();
         config.url = region.unwrap_or(config.url);
@@ -331,6 +333,7 @@ impl Driver {
                 joined = &mut joining => match joined {
                     Ok(joined) => break joined,
                     Err((error, regions)) => {
+                        debug!(%error, "not joined");
                         if given {
                             self.regions = regions.into();
                         }
@@ -352,6 +355,7 @@ impl Driver {
             }
             status.stats.room = Some(room.name.clone());
         }
+        debug!(room = %room.sid, server = %room.server_version, "joined");
         self.joined_once = true;
         self.participants = 0;
         self.closing.clear();
@@ -389,7 +393,7 @@ impl Driver {
             Err(error) => {
                 debug!(%error, "connection lost");
                 // Says goodbye where there still is somebody to hear it, while we are on our way back.
-                tokio::spawn(engine.leave(Instant::now() + GOODBYE));
+                tokio::spawn(engine.leave(Instant::now() + GOODBYE).with_current_subscriber());
                 Stay::Over(error)
             }
         }

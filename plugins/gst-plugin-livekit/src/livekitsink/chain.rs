@@ -7,7 +7,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::codecs::{self, Link, Row};
-use super::imp::{CAT, LiveKitSink};
+use super::imp::LiveKitSink;
+use super::log::CAT;
 use super::{Leaf, LiveKitSinkPad, watch};
 
 pub(crate) fn leaf_name(pad: &LiveKitSinkPad) -> String {

@@ -7,7 +7,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use livekit_session::{E2ee, E2eeStats, Secret, TrackConfig};
 
-use super::imp::{CAT, LiveKitSink};
+use super::imp::LiveKitSink;
+use super::log::CAT;
 
 /// The variable that stands in for the property `e2ee-key`.
 const VARIABLE: &str = "LIVEKIT_E2EE_KEY";

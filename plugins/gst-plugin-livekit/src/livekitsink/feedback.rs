@@ -14,7 +14,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use livekit_session::{Event, PublishError, TrackId};
 
-use super::imp::{CAT, LiveKitSink};
+use super::imp::LiveKitSink;
+use super::log::{CAT, about_event};
 use super::session::Held;
 use super::{ConnectionState, LiveKitSinkPad, errors, messages, workers};
 
@@ -129,7 +130,7 @@ impl LiveKitSink {
             if generation == self.generation() {
                 self.handle(&event);
             } else {
-                gst::debug!(CAT, imp = self, "stale: {event:?}");
+                gst::debug!(about_event(&event), imp = self, "stale: {event:?}");
             }
         }
     }
@@ -145,7 +146,7 @@ impl LiveKitSink {
     }
 
     fn handle(&self, event: &Event) {
-        gst::debug!(CAT, imp = self, "{event:?}");
+        gst::debug!(about_event(event), imp = self, "{event:?}");
         // The one thing that is urgent: a viewer waits.
         if let Event::KeyframeRequest { track, layer, forward: true, .. } = event {
             self.request_keyframe(track, *layer);

@@ -11,14 +11,11 @@ use gst::subclass::prelude::*;
 
 use super::chain::leaf_name;
 use super::feedback::Inbox;
+use super::log::CAT;
 use super::session::{Leaving, State};
 use super::settings::{self, Settings};
 use super::tracks::Groups;
 use super::{AllowProfiles, Leaf, LiveKitSinkDataPad, LiveKitSinkPad, codecs, data, encryption, stats};
-
-pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("livekitsink", gst::DebugColorFlags::empty(), Some("LiveKit sink"))
-});
 
 pub struct LiveKitSink {
     settings: Mutex<Settings>,

@@ -9,7 +9,8 @@ use livekit_session::{GopCacheConfig, GopCacheMode, GopTooLong, Track, TrackId};
 
 use super::checks::Warning;
 use super::encoders::{self, FoundEncoder, Keyframes};
-use super::imp::{CAT, LiveKitSink};
+use super::imp::LiveKitSink;
+use super::log::KEYFRAME;
 use super::settings::PadSettings;
 use super::{GopCache, Leaf, LiveKitSinkPad, workers};
 
@@ -49,7 +50,7 @@ pub(crate) fn apply_gop_cache(pad: &LiveKitSinkPad, track: &Track, layer: usize)
     let answers = answers(encoder.as_ref(), gst::version().1);
     let config = cache_config(&pad.imp().effective(), answers);
     gst::debug!(
-        CAT,
+        KEYFRAME,
         obj = pad,
         "encoder {:?}, answers keyframe requests: {answers}; {config:?}",
         encoder.map(|found| found.element.name())
@@ -91,12 +92,12 @@ pub(crate) fn ask_upstream(pad: &LiveKitSinkPad, leaf: &Leaf) {
     }
     let event = leaf.imp().keyframe_event();
     if !leaf.sink_pad().push_event(event) {
-        gst::debug!(CAT, obj = leaf, "nobody upstream took the keyframe request");
+        gst::debug!(KEYFRAME, obj = leaf, "nobody upstream took the keyframe request");
     }
     let Some(found) = encoder_of(pad) else { return };
     let Some(Keyframes::Signal(name)) = found.family.map(|family| family.keyframes) else { return };
     if !emit_action(&found.element, name) {
-        gst::debug!(CAT, obj = leaf, "{} has no action signal {name}", found.element.name());
+        gst::debug!(KEYFRAME, obj = leaf, "{} has no action signal {name}", found.element.name());
     }
 }
 

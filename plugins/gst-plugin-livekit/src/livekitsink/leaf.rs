@@ -17,7 +17,7 @@ use livekit_session::{Codec, Frame, LayerConfig, Outcome, TrackConfig, TrackSour
 use super::changes::Changes;
 use super::checks::{Seen, StreamChecks, Warning};
 use super::clockmap::Look;
-use super::imp::CAT;
+use super::log::CAT;
 use super::session::Leaving;
 use super::settings::PadSettings;
 use super::timeline::Progress;

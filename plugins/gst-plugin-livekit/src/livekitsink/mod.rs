@@ -68,6 +68,7 @@ mod feedback;
 mod imp;
 mod keyframes;
 mod leaf;
+mod log;
 mod messages;
 mod pad;
 mod preroll;

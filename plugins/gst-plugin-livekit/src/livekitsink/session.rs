@@ -14,7 +14,8 @@ use livekit_session::{
     Credentials, Description, Event, Secret, Session, SessionConfig, TrackConfig, TrackId,
 };
 
-use super::imp::{CAT, LiveKitSink};
+use super::imp::LiveKitSink;
+use super::log::{CAT, SIGNALLING, dispatch};
 use super::messages::Throttle;
 use super::preroll::Preroll;
 use super::timeline::Timeline;
@@ -137,7 +138,7 @@ impl LiveKitSink {
             return Err(gst::StateChangeError);
         }
         config.e2ee = self.end_to_end()?;
-        gst::info!(CAT, imp = self, "credentials from {origin}");
+        gst::info!(SIGNALLING, imp = self, "credentials from {origin}");
         self.state().config = Some(config);
         Ok(())
     }
@@ -177,6 +178,7 @@ impl LiveKitSink {
             (state.data_wanted, state.data_ready) = (data, false);
             let mut config = state.config.clone().ok_or(gst::StateChangeError)?;
             config.receive_data = data;
+            config.log = dispatch(&self.obj());
             config
         };
         self.set_connection_state(ConnectionState::Connecting);
@@ -222,7 +224,7 @@ impl LiveKitSink {
                 state.preroll.start();
             }
         }
-        gst::info!(CAT, imp = self, "data after EOS: joining again");
+        gst::info!(SIGNALLING, imp = self, "data after EOS: joining again");
         if hold {
             self.post_async_start();
         }
@@ -354,7 +356,7 @@ impl LiveKitSink {
             if let Some(session) = session
                 && !session.wait_ended(LEAVE_TIMEOUT)
             {
-                gst::warning!(CAT, imp = imp, "the session did not end in time");
+                gst::warning!(SIGNALLING, imp = imp, "the session did not end in time");
             }
             imp.deliver_all();
             // A seek or a stop in the meantime makes this end of stream one of the past.
@@ -377,7 +379,7 @@ impl LiveKitSink {
         if let Some((_, session)) = session {
             session.leave();
             if !session.wait_ended(LEAVE_TIMEOUT) {
-                gst::warning!(CAT, imp = self, "the session did not end in time");
+                gst::warning!(SIGNALLING, imp = self, "the session did not end in time");
             }
             self.deliver_all();
         }

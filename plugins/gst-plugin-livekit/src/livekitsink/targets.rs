@@ -15,7 +15,8 @@ use gst_base::prelude::*;
 use livekit_session::{Target, TargetReason};
 
 use super::encoders::{self, Applied, FoundEncoder, Hold, IDLE_BITRATE, NoKnob, Wish};
-use super::imp::{CAT, LiveKitSink, is_video};
+use super::imp::{LiveKitSink, is_video};
+use super::log::BITRATE;
 use super::settings::PadSettings;
 use super::{BitrateFeedback, Leaf, LiveKitSinkPad};
 
@@ -197,7 +198,7 @@ impl LiveKitSink {
         if let Some(bitrate) = start {
             let target = Target { bitrate, active: true, reason: TargetReason::Start };
             let applied = hold.wish(wish(&target, &settings, feedback, false));
-            gst::debug!(CAT, imp = self, "{}: start bitrate {bitrate}: {applied:?}", pad.name());
+            gst::debug!(BITRATE, imp = self, "{}: start bitrate {bitrate}: {applied:?}", pad.name());
         }
         let old = {
             let mut inner = targets.inner();
@@ -226,7 +227,7 @@ impl LiveKitSink {
         let way = Route::of(pad, &pad.imp().effective()).way();
         let changed = pad.imp().targets.inner().way.is_some_and(|known| known != way);
         if changed {
-            gst::info!(CAT, imp = self, "{}: another way to the encoder", pad.name());
+            gst::info!(BITRATE, imp = self, "{}: another way to the encoder", pad.name());
             self.retarget(pad);
             if let Some(leaf) = self.leaf_of(pad) {
                 leaf.imp().apply_gop_cache();
@@ -316,7 +317,7 @@ impl LiveKitSink {
         let event = event(target, settings, &pad.path_string());
         let taken = leaf.sink_pad().push_event(event);
         if !taken {
-            gst::debug!(CAT, imp = self, "{}: nobody upstream took the target bitrate", pad.name());
+            gst::debug!(BITRATE, imp = self, "{}: nobody upstream took the target bitrate", pad.name());
         }
         taken
     }
@@ -336,7 +337,7 @@ impl LiveKitSink {
         drop(other);
         let applied = hold.wish(*wish);
         targets.inner().hold = Some(hold);
-        gst::debug!(CAT, imp = self, "{}: {wish:?} at {}: {applied:?}", pad.name(), route.encoder_name());
+        gst::debug!(BITRATE, imp = self, "{}: {wish:?} at {}: {applied:?}", pad.name(), route.encoder_name());
         match applied {
             Applied::Set(applied) => Told { result: "set", applied },
             Applied::NotLive(applied) => {

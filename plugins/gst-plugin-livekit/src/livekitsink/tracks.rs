@@ -11,7 +11,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use livekit_session::{Session, Track, TrackConfig, TrackId};
 
-use super::imp::{CAT, LiveKitSink};
+use super::imp::LiveKitSink;
+use super::log::CAT;
 use super::session::{Held, Leaving};
 use super::{Leaf, LiveKitSinkPad};
 

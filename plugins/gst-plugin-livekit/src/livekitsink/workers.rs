@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::imp::CAT;
+use super::log::CAT;
 
 /// Threads that are started without need.
 const USUAL: usize = 2;

@@ -13,7 +13,7 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use livekit_session::{DataError, DataPacket};
 
-use super::super::imp::CAT;
+use super::super::log::DATA;
 use super::super::messages::Throttle;
 use super::super::{LiveKitSink, LiveKitSinkDataPad};
 
@@ -95,7 +95,7 @@ impl DataLeaf {
         if let Some(counter) = self.counters.dropped.get(slot) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        gst::log!(CAT, imp = self, "dropped: {detail}");
+        gst::log!(DATA, imp = self, "dropped: {detail}");
         let told = why != "not-connected" && {
             let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
             warnings.get_mut(slot).is_some_and(|throttle| throttle.allow(Instant::now()))

@@ -10,7 +10,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use livekit_session::{DataPacket, DataStats, ReceivedData};
 
-use super::imp::{CAT, LiveKitSink};
+use super::imp::LiveKitSink;
+use super::log::DATA;
 use super::session::Held;
 use super::{DataLeaf, LiveKitSinkDataPad};
 
@@ -106,7 +107,7 @@ impl LiveKitSink {
             state.preroll.settled(&Held::Data)
         };
         if done {
-            gst::debug!(CAT, imp = self, "async-done: data channels");
+            gst::debug!(DATA, imp = self, "async-done: data channels");
             self.post_async_done();
         }
     }
@@ -133,7 +134,7 @@ impl LiveKitSink {
     ) -> bool {
         let session = self.state().session.clone();
         let Some((_, session)) = session else {
-            gst::warning!(CAT, imp = self, "send-data: not started; data can be sent from PAUSED on");
+            gst::warning!(DATA, imp = self, "send-data: not started; data can be sent from PAUSED on");
             return false;
         };
         let packet = DataPacket {
@@ -145,7 +146,7 @@ impl LiveKitSink {
         match session.send_data(packet) {
             Ok(()) => true,
             Err(error) => {
-                gst::warning!(CAT, imp = self, "send-data: not sent: {error}");
+                gst::warning!(DATA, imp = self, "send-data: not sent: {error}");
                 false
             }
         }
