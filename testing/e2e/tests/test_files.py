@@ -3,7 +3,7 @@
 
 import pytest
 from conftest import ENCODER
-from harness.checks import assert_whole, sfu_received
+from harness.checks import assert_whole, sfu_received, too_old
 from harness.media import HEIGHT, WIDTH, nal_units
 from harness.publisher import EOS_LIMIT
 
@@ -23,13 +23,13 @@ def test_file_plays_whole(stage, media, name):
     attribute, demuxer = FILES[name]
     path = getattr(media, attribute)()
     viewer = stage.view()
-    launch = stage.launch(f"filesrc location={path} {demuxer} ! livekitsink name=sink identity=file")
+    publisher = stage.publish(f"filesrc location={path} {demuxer} ! livekitsink name=sink identity=file", keep_open=True)
     feed = viewer.wait_video(publisher="file")
-    assert launch.wait(60) == 0, launch.tail()
+    publisher.wait_for("eos")
     viewer.wait_event("participant_disconnected", detail="file")
     stats = sfu_received(stage.server, stage.room, "file")[0]
     # The GOP is 30 frames: a viewer that is in the room must have caught the second key frame at the latest.
-    assert_whole(feed, media.frames - 1, stats, latest_start=30)
+    assert_whole(feed, media.frames - 1, stats, latest_start=30, replays=len(publisher.messages("livekit-gop-replayed")), dropped=too_old(publisher))
     assert stats["packetsLost"] == 0, stats
     # Not the very last arrivals: the server ends a track with empty 2x2 pictures.
     assert {(a.width, a.height) for a in feed.arrivals if a.number is not None} == {(WIDTH, HEIGHT)}
@@ -76,7 +76,7 @@ def test_eos_after_the_room_is_left(stage):
     # Fed ahead of the clock by the encoder's and appsrc's few frames only.
     assert eos["t"] - fed["t"] < EOS_LIMIT
     feed = viewer.wait_video(publisher="file")
-    assert_whole(feed, 59, sfu_received(stage.server, stage.room, "file")[0], latest_start=15)
+    assert_whole(feed, 59, sfu_received(stage.server, stage.room, "file")[0], latest_start=15, dropped=too_old(publisher))
     assert not publisher.select("error")
     publisher.quit()
 
@@ -92,7 +92,8 @@ def test_file_video_with_live_audio(stage, media):
     sound = viewer.wait_sound(seconds=1)
     assert sound.mime.lower() == "audio/opus"
     viewer.wait_number(feed, media.frames - 1)
+    replays = len(publisher.messages("livekit-gop-replayed"))
     publisher.send_eos()
     publisher.wait_for("eos")
     assert publisher.wait_exit() == 0
-    assert_whole(feed, media.frames - 1, sfu_received(stage.server, stage.room, "both")[0], latest_start=60)
+    assert_whole(feed, media.frames - 1, sfu_received(stage.server, stage.room, "both")[0], latest_start=60, replays=replays)

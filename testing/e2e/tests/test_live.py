@@ -6,7 +6,7 @@ import socket
 
 import pytest
 from conftest import ENCODER
-from harness.checks import DELAY_LIMIT_MS, assert_decoded, assert_whole, sfu_received
+from harness.checks import DELAY_LIMIT_MS, assert_decoded, assert_whole, sfu_received, too_old
 from harness.proc import PATIENCE, free_port, wait_until
 from test_leave import TO_NULL
 
@@ -33,12 +33,13 @@ def test_live_encoder(stage):
     last = feed.numbers()[-1]
     report = feed.report()
     assert report["median_delay_ms"] < DELAY_LIMIT_MS, report
+    dropped = too_old(publisher)
     publisher.send_eos()
     publisher.wait_for("eos")
     assert publisher.wait_exit() == 0
     stats = sfu_received(stage.server, stage.room, "camera")[0]
     assert stats["packetsLost"] == 0, stats
-    assert_whole(feed, last, stats, latest_start=last)
+    assert_whole(feed, last, stats, latest_start=last, dropped=dropped)
     # A live pipeline never waits for the network: PLAYING at once, not after the join.
     playing = publisher.wait_for("state", state="playing", may_end=True)["t"]
     started = publisher.select("started")[0]["t"]
