@@ -280,24 +280,6 @@ fn starting_and_stopping_leaves_nothing_behind() {
 }
 
 #[test]
-fn stopping_while_it_starts_is_no_error() {
-    let simulator = Simulator::new("codec=instant");
-    for cycle in 0..cycles() as u64 {
-        let running = Running::new(&format!(
-            "{} ! {} ! fakesink name=out sync=false",
-            source(20, "NV12", 320, 240),
-            enc("")
-        ));
-        let errors = running.errors();
-        running.play();
-        std::thread::sleep(std::time::Duration::from_micros(cycle * 150));
-        running.pipeline.set_state(gst::State::Null).unwrap();
-        assert_eq!(*errors.lock().unwrap(), Vec::<String>::new(), "{cycle}");
-    }
-    simulator.assert_clean();
-}
-
-#[test]
 fn a_broken_encoder_is_restarted_and_then_given_up() {
     let simulator = Simulator::new("hw-error-at=5,hw-error-count=8");
     // Each encoder takes up to 15 of them until its failure is noticed.

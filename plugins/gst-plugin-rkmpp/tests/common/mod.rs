@@ -142,19 +142,6 @@ impl Running {
         self.pipeline.by_name("dec").unwrap_or_else(|| self.element("enc")).property("stats")
     }
 
-    /// The errors that are told from now on, also while the pipeline stops: the bus forgets those.
-    pub fn errors(&self) -> Arc<Mutex<Vec<String>>> {
-        let errors = Arc::new(Mutex::new(Vec::new()));
-        let inner = errors.clone();
-        self.pipeline.bus().unwrap().set_sync_handler(move |_, message| {
-            if let gst::MessageView::Error(error) = message.view() {
-                inner.lock().unwrap().push(format!("{} {:?}", error.error(), error.debug()));
-            }
-            gst::BusSyncReply::Drop
-        });
-        errors
-    }
-
     pub fn play(&self) {
         let _ = self.pipeline.set_state(gst::State::Playing);
     }
