@@ -187,7 +187,7 @@ def test_file_waits_for_the_server_and_stays_whole(stage, media, tmp_path):
         track = publisher.get("sink", "stats")["fields"]["video_0"]["fields"]
         assert track["dropped-not-connected"] == 0, track
         # A machine that stands still for a moment costs frames that are too old afterwards.
-        late_frames = track["dropped-queue-full"] + track["dropped-waiting-for-keyframe"]
+        late_frames = sum(track[f"dropped-{why}"] for why in ("queue-full", "waiting-for-keyframe", "closed"))
         assert track["frames-sent"] + late_frames == media.frames and late_frames <= media.frames / 4, track
         # The server asks for a keyframe of its own accord now and then, and gets the pictures since the last one again.
         assert_all_received(sfu_received(late, stage.room, "file")[0], track["frames-sent"] + track["gop-replayed-frames"])
