@@ -6,29 +6,22 @@ import re
 import socket
 import threading
 
-from .tcpproxy import TcpProxy
+from .tcpproxy import Listener, copy, shut
 
 
-class ConnectProxy:
+class ConnectProxy(Listener):
     """`asked`: what tunnels were asked for, as (host:port, status). Every name leads to 127.0.0.1, which is what tells that
     the proxy looks names up, and not who uses it. `status`: what is answered to everybody with the login."""
 
     def __init__(self, login=None, status=200):
         self.login, self.status, self.asked = login, status, []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._open, self._lock = [], threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._open = []
+        super().__init__()
 
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self._open.append(near)
-            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+    def _taken(self, near):
+        with self._lock:
+            self._open.append(near)
+        threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near):
         try:
@@ -57,27 +50,13 @@ class ConnectProxy:
             with self._lock:
                 self._open.append(far)
             near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=TcpProxy._copy, args=(far, near), daemon=True)
+            back = threading.Thread(target=copy, args=(far, near), daemon=True)
             back.start()
-            TcpProxy._copy(near, far)
+            copy(near, far)
             back.join()
 
     def cut(self):
         """Ends every tunnel; new ones are made as before."""
         with self._lock:
             connections, self._open = self._open, []
-        for s in connections:
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def close(self):
-        self._listener.close()
-        self.cut()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
+        shut(*connections)

@@ -8,6 +8,8 @@ import socket
 import struct
 import threading
 
+from .tcpproxy import Listener, shut
+
 DISCONNECT, RESUME, RECONNECT = range(3)
 MIGRATION = 8
 
@@ -74,26 +76,19 @@ def refresh_token(token):
     return field(16, token)
 
 
-class SignalProxy:
+class SignalProxy(Listener):
     """`asked`: (path, token) of every request. `said`: the publisher's messages, as `fields`. `regions`: what the server says
     its regions are, None = the server itself answers. `status`: refuses to be signalled to like this, 0 = does not."""
 
     def __init__(self, port):
         self._to = ("127.0.0.1", port)
         self.asked, self.said, self.regions, self.status = [], [], None, 0
-        self._open, self._lock = [], threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self._open = []
+        super().__init__()
         self.url = f"ws://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+    def _taken(self, near):
+        threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near):
         with near, contextlib.suppress(OSError, EOFError):
@@ -142,9 +137,7 @@ class SignalProxy:
                 if opcode == 2:
                     self.said.append(fields(payload))
                 far.sendall(frame)
-        for s in (near, far):
-            with contextlib.suppress(OSError):
-                s.shutdown(socket.SHUT_RDWR)
+        shut(near, far)
 
     @staticmethod
     def _head(stream):
@@ -180,9 +173,7 @@ class SignalProxy:
         with self._lock:
             if connection in self._open:
                 self._open.remove(connection)
-        for s in connection[:2]:
-            with contextlib.suppress(OSError):
-                s.shutdown(socket.SHUT_RDWR)
+        shut(*connection[:2])
 
     def say(self, *messages):
         """Says this to the publisher as if the server had."""
@@ -201,13 +192,3 @@ class SignalProxy:
         """Ends every connection; new ones are made as before."""
         for connection in list(self._open):
             self._end(connection)
-
-    def close(self):
-        self._listener.close()
-        self.cut()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
