@@ -45,7 +45,11 @@ impl LiveKitSink {
             return false;
         }
         match result {
-            Ok(()) => pad.imp().set_chain(row.media_type),
+            Ok(()) => {
+                // An event that left the leaf meanwhile found no way.
+                self.retarget(pad);
+                pad.imp().set_chain(row.media_type);
+            }
             Err(error) => {
                 gst::element_imp_error!(self, gst::CoreError::Pad, ("Cannot set up {}: {error}", pad.name()));
                 return false;
