@@ -79,6 +79,8 @@ pub(crate) struct Flow {
     changed: Condvar,
     /// Who takes a packet out has this until it has its place in the order.
     getter: Mutex<()>,
+    /// Who gives a frame downstream has this, and who takes the segment away.
+    pushing: Mutex<()>,
     pub stats: Mutex<Stats>,
 }
 
@@ -102,6 +104,7 @@ impl Default for Flow {
             }),
             changed: Condvar::new(),
             getter: Mutex::new(()),
+            pushing: Mutex::new(()),
             stats: Mutex::default(),
         }
     }
@@ -153,6 +156,12 @@ impl Flow {
         }
         drop(inner);
         self.changed.notify_all();
+    }
+
+    /// While the caller has this, no frame is given downstream, and afterwards none from before a flush. Not to be called
+    /// with the stream lock, nor before downstream has been told that a flush begins.
+    pub fn without_pushes(&self) -> MutexGuard<'_, ()> {
+        lock(&self.pushing)
     }
 
     /// Whether nobody wants frames any more.
@@ -420,10 +429,12 @@ impl Flow {
         let (Some(codec), Ok(number)) = (output.codec, i32::try_from(token as u32)) else {
             return Ok(gst::FlowSuccess::Ok);
         };
+        // A frame comes with the stream lock, but gives it back before `finish_frame` takes it once more: a flush that came
+        // in between would leave downstream without a segment.
+        let _pushing = lock(&self.pushing);
         // A flush took it meanwhile.
         let Some(mut frame) = element.frame(number) else { return Ok(gst::FlowSuccess::Ok) };
-        // The frame comes with the stream lock, which a flush or a restart may have had until now: downstream has not even
-        // a segment then. While we have the lock, this cannot change.
+        // A flush or a restart may have had the stream lock until now: after a flush downstream has not even a segment.
         if !lock(&self.inner).is_current(token) {
             return Ok(gst::FlowSuccess::Ok);
         }

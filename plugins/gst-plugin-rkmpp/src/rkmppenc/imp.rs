@@ -264,8 +264,10 @@ impl VideoEncoderImpl for RkMppEnc {
         match event.view() {
             gst::EventView::FlushStart(_) => self.flow.set_flushing(true),
             gst::EventView::FlushStop(_) => {
+                let _pushing = self.flow.without_pushes();
                 self.flow.set_flushing(false);
                 *lock(&self.pace) = Pace::default();
+                return self.parent_sink_event(event);
             }
             // What was put before them has to come out before them. The stream lock is not held here.
             gst::EventView::Eos(_) | gst::EventView::Caps(_) | gst::EventView::SegmentDone(_) => {

@@ -83,7 +83,7 @@ impl Simulator {
         let counts = || OBJECTS.map(|name| self.count(name));
         let more = |now: &[i64]| now.iter().zip(&self.before).any(|(now, before)| now > before);
         let begin = Instant::now();
-        while more(&counts()) && begin.elapsed() < Duration::from_secs(10) {
+        while more(&counts()) && begin.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(2));
         }
         assert!(!more(&counts()), "{OBJECTS:?}: {:?} then {:?}", self.before, counts());
