@@ -7,11 +7,11 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::ops::Handle;
+use crate::ops::{Handle, V4l2Ops};
 
-/// A piece of a device's memory in this process. Unmapped when dropped; keeps the device open until then.
+/// A piece of a device's memory in this process. Unmapped when dropped. It outlives the device's descriptor, as mappings do.
 pub struct Mapping {
-    handle: Arc<Handle>,
+    ops: Arc<dyn V4l2Ops>,
     address: NonNull<u8>,
     length: usize,
     /// What was mapped, if it is not the device itself.
@@ -35,7 +35,7 @@ impl Mapping {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
         let address = handle.mmap(exported, length, offset)?;
-        Ok(Self { handle: Arc::clone(handle), address, length, exported })
+        Ok(Self { ops: Arc::clone(handle.ops()), address, length, exported })
     }
 
     /// The bytes. While the buffer is queued the device may change them; so slots are with their owner, or queued.
@@ -48,8 +48,13 @@ impl Mapping {
     /// Makes what was written visible to the device; `plane` is its number in the buffer.
     pub(crate) fn sync_for_device(&self, plane: usize) {
         if let Some(fd) = self.exported {
-            self.handle.sync_for_device(fd, plane);
+            self.ops.sync_for_device(fd, plane);
         }
+    }
+
+    /// The descriptor that was mapped, if it is not the device's.
+    pub(crate) fn exported(&self) -> Option<RawFd> {
+        self.exported
     }
 
     /// The bytes, to write.
@@ -63,7 +68,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by `new`, undone once; no reference outlives `self`.
-        unsafe { self.handle.munmap(self.address, self.length) }
+        unsafe { self.ops.munmap(self.address, self.length) }
     }
 }
 

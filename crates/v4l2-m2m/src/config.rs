@@ -109,6 +109,8 @@ pub struct Config {
     pub level: Option<String>,
     /// Raw pictures in the device at once.
     pub inputs: u32,
+    /// Buffers beside those, for a producer to fill (see [`crate::loan`]); with [`Memory::Mmap`] only.
+    pub loans: u32,
     /// Coded buffers.
     pub outputs: u32,
     /// Whose memory raw pictures have.
@@ -151,6 +153,7 @@ impl Config {
             profiles: Vec::new(),
             level: None,
             inputs: 4,
+            loans: 0,
             outputs: 4,
             memory: Memory::Mmap,
             stride: None,

@@ -14,6 +14,7 @@ use crate::controls::{Chosen, Controls, Effect, Refused, Wishes};
 use crate::error::{EncoderError, NodeError};
 use crate::ioctl::{self, Event, Format, Memory, ParmError, PlaneFormat, QueueError, StreamError};
 use crate::keyframe::{KeyGuard, Method, Verdict};
+use crate::loan::Claim;
 use crate::nvidia;
 use crate::ops::{Dialect, Interest, V4l2Ops};
 use crate::picture::{Layout, RawFormat};
@@ -40,6 +41,8 @@ pub struct Setup {
     pub padded: (u32, u32),
     /// Raw pictures that the device can have at once.
     pub inputs: usize,
+    /// Buffers for a producer to fill: the last of the slots.
+    pub loans: usize,
     /// Profile and level in use.
     pub chosen: Chosen,
     /// Wishes that the device refused, each told once.
@@ -82,6 +85,8 @@ pub enum Raw {
     Mapped,
     /// It is somewhere else.
     DmaBuf(Vec<DmaBufPlane>),
+    /// A producer wrote it into a buffer of the device's.
+    Lent(Arc<Claim>),
 }
 
 struct Session {
@@ -147,7 +152,7 @@ impl Encoder {
         &self.device
     }
 
-    /// Sets up a stream, in place of the one before. Answers with the slots to fill.
+    /// Sets up a stream, in place of the one before. Answers with the slots to fill, those to lend last.
     ///
     /// # Errors
     /// See [`EncoderError`]; no stream is set up then.
@@ -233,22 +238,27 @@ impl Encoder {
         let least = ioctl::read_control(&handle, V4L2_CID_MIN_BUFFERS_FOR_OUTPUT).unwrap_or(0);
         let spare = u32::from(!has_command && config.memory == Memory::Mmap);
         let inputs = config.inputs.max(u32::try_from(least).unwrap_or(0)).saturating_add(spare).clamp(1, 32);
+        let loans = if config.memory == Memory::Mmap { config.loans } else { 0 };
         let output = output
-            .request(config.memory, inputs)
+            .request(config.memory, inputs.saturating_add(loans).min(32))
             .map_err(|error| fatal(EncoderError::Buffers { queue: "OUTPUT", error }))?;
         let capture = capture
             .request(Memory::Mmap, config.outputs.clamp(2, 32))
             .map_err(|error| fatal(EncoderError::Buffers { queue: "CAPTURE", error }))?;
         let retry = chosen.levels_left;
+        let lends = output.orphans();
         let (output, capture, mut slots) = start(output, capture, dialect).map_err(|error| (error, retry))?;
         let end_slot = if spare != 0 && slots.len() > 1 { slots.pop() } else { None };
-        slots.truncate(config.inputs.max(1) as usize);
+        let inputs = slots.len().min(config.inputs.max(1) as usize);
+        let loans = if lends { slots.len().saturating_sub(inputs).min(loans as usize) } else { 0 };
+        slots.truncate(inputs + loans);
         let setup = Setup {
             layout: Arc::new(layout),
             fourcc,
             visible,
             padded,
-            inputs: slots.len(),
+            inputs,
+            loans,
             chosen,
             refused,
             memory: config.memory,
@@ -327,11 +337,12 @@ impl Encoder {
         }
         let timestamp = session.next_timestamp;
         let used = session.layout.used().to_vec();
-        let input = match raw {
-            Raw::Mapped => Input::Mapped(&used),
-            Raw::DmaBuf(planes) => Input::DmaBuf(planes, &used),
+        let queued = match raw {
+            Raw::Mapped => session.output.queue(slot, &Input::Mapped(&used), timestamp),
+            Raw::DmaBuf(planes) => session.output.queue(slot, &Input::DmaBuf(planes, &used), timestamp),
+            Raw::Lent(claim) => session.output.queue_lent(slot, claim, &used, timestamp),
         };
-        match session.output.queue(slot, &input, timestamp) {
+        match queued {
             Ok(()) => {
                 session.next_timestamp += session.config.frame_time();
                 if session.pending.is_empty() {

@@ -26,6 +26,7 @@ pub mod heap;
 pub mod ioctl;
 pub mod keyframe;
 pub mod level;
+pub mod loan;
 mod nvidia;
 pub mod ops;
 pub mod packaged;

@@ -261,6 +261,23 @@ impl Layout {
                 .all(|(plane, (&stride, &offset))| plane.stride == stride && plane.offset == offset)
     }
 
+    /// Black everywhere, for who writes less than the device reads.
+    pub fn blank<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>) {
+        for (index, memory) in memories.enumerate() {
+            for (number, plane) in self.planes.iter().enumerate().filter(|(_, plane)| plane.memory == index) {
+                let end =
+                    plane.offset.saturating_add(plane.stride.saturating_mul(plane.rows)).min(memory.len());
+                let bytes = memory.get_mut(plane.offset..end).unwrap_or_default();
+                // Of 10 bits in two bytes the lower are 0; packed formats are grey, which is as good.
+                let value = if number == 0 && self.planes.len() > 1 { 16 } else { 128 };
+                let wide = self.planes.first().is_some_and(|luma| luma.sample == 2);
+                for (at, byte) in bytes.iter_mut().enumerate() {
+                    *byte = if wide && at % 2 == 0 { 0 } else { value };
+                }
+            }
+        }
+    }
+
     /// Copies a picture. What the device adds on the right and below repeats the edge, so that it costs no bits.
     ///
     /// `false` if the source or the memory is smaller than it should be; then part of the picture is missing.
@@ -375,6 +392,23 @@ mod tests {
             Layout::new(RawFormat::I420, &small, Api::SinglePlane, 8, 4),
             Err(LayoutError::Format(_))
         ));
+    }
+
+    #[test]
+    fn blank_memory_is_black() {
+        let nv12 = device(V4L2_PIX_FMT_NV12, 4, 2, &[(6, 20)]);
+        let layout = Layout::new(RawFormat::Nv12, &nv12, Api::SinglePlane, 4, 2).unwrap();
+        let mut memory = [1; 20];
+        layout.blank([&mut memory[..]].into_iter());
+        assert_eq!(
+            (&memory[..12], &memory[12..18], &memory[18..]),
+            (&[16; 12][..], &[128; 6][..], &[1; 2][..])
+        );
+        let p010 = device(V4L2_PIX_FMT_P010M, 4, 2, &[(8, 16), (8, 8)]);
+        let layout = Layout::new(RawFormat::P010, &p010, Api::MultiPlane, 4, 2).unwrap();
+        let (mut luma, mut chroma) = ([1; 16], [1; 8]);
+        layout.blank([&mut luma[..], &mut chroma[..]].into_iter());
+        assert_eq!((&luma[..4], &chroma[..4]), (&[0, 16, 0, 16][..], &[0, 128, 0, 128][..]));
     }
 
     #[test]

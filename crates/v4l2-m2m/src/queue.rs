@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffer::{DmaBufPlane, Keep, Mapping, Slot};
 use crate::ioctl::{self, *};
+use crate::loan::Claim;
 use crate::ops::{Dialect, Handle};
 use crate::uapi::*;
 
@@ -80,6 +81,8 @@ enum Place {
     Away,
     /// In the device; somebody else's memory is held until it comes back.
     Queued(Vec<Mapping>, #[allow(dead_code)] Vec<Keep>),
+    /// In the device; its memory is a producer's, who has it again when the claim is dropped. The slot allowed it.
+    Lent(Slot, #[allow(dead_code)] Arc<Claim>),
     /// Here.
     Here(Vec<Mapping>),
 }
@@ -89,6 +92,7 @@ impl std::fmt::Debug for Place {
         f.write_str(match self {
             Self::Away => "Away",
             Self::Queued(..) => "Queued",
+            Self::Lent(..) => "Lent",
             Self::Here(_) => "Here",
         })
     }
@@ -100,6 +104,8 @@ struct Inner<D: Direction> {
     api: Api,
     memory: Memory,
     generation: u64,
+    /// Buffers may stay mapped when the queue is freed.
+    orphans: bool,
     places: Vec<Place>,
     allocated: bool,
     streaming: bool,
@@ -117,9 +123,18 @@ impl<D: Direction> Inner<D> {
 
     /// What was in the device is here again.
     fn recall(&mut self) {
+        let mut slots = Vec::new();
         for place in &mut self.places {
-            if let Place::Queued(mappings, _) = place {
-                *place = Place::Here(std::mem::take(mappings));
+            match std::mem::replace(place, Place::Away) {
+                Place::Queued(mappings, _) => *place = Place::Here(mappings),
+                Place::Lent(slot, _) => slots.push(slot),
+                other => *place = other,
+            }
+        }
+        for slot in slots {
+            if let Some(place) = usize::try_from(slot.index).ok().and_then(|index| self.places.get_mut(index))
+            {
+                *place = Place::Here(slot.planes);
             }
         }
     }
@@ -174,6 +189,7 @@ impl<D: Direction> Queue<D, Idle> {
             api,
             memory: Memory::Mmap,
             generation: 0,
+            orphans: false,
             places: Vec::new(),
             allocated: false,
             streaming: false,
@@ -197,7 +213,10 @@ impl<D: Direction> Queue<D, Idle> {
     pub fn request(mut self, memory: Memory, count: u32) -> Result<Queue<D, Allocated>, BuffersError> {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
         let inner = &mut self.inner;
-        let count = request_buffers::<D>(&inner.handle, inner.api, memory, count)?;
+        let (count, can) = request_buffers::<D>(&inner.handle, inner.api, memory, count)?;
+        // NVIDIA's devices are closed in place of being freed.
+        inner.orphans =
+            can & V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS != 0 || inner.handle.dialect() == Dialect::Nvidia;
         inner.memory = memory;
         inner.allocated = true;
         inner.generation = GENERATION.fetch_add(1, Ordering::Relaxed);
@@ -275,7 +294,13 @@ impl<D: Direction, S: HasBuffers> Queue<D, S> {
     /// How many buffers the device has.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.inner.places.iter().filter(|place| matches!(place, Place::Queued(..))).count()
+        self.inner.places.iter().filter(|place| matches!(place, Place::Queued(..) | Place::Lent(..))).count()
+    }
+
+    /// Whether buffers may stay mapped when the queue is freed.
+    #[must_use]
+    pub fn orphans(&self) -> bool {
+        self.inner.orphans
     }
 
     /// Makes a DMABuf of a plane of a buffer of the device's own memory.
@@ -366,6 +391,48 @@ impl<S: HasBuffers> Queue<Output, S> {
     }
 }
 
+impl<S: HasBuffers> Queue<Output, S> {
+    /// Queues a buffer that a producer has filled. The slot, of another buffer, is what allows one more picture in the
+    /// device; it comes back in place of the lent buffer.
+    ///
+    /// # Errors
+    /// As [`Queue::queue`].
+    pub fn queue_lent(
+        &mut self,
+        slot: Slot,
+        claim: &Arc<Claim>,
+        used: &[u32],
+        timestamp: u64,
+    ) -> Result<(), (QueueError, Slot)> {
+        let inner = &mut self.inner;
+        let loan = claim.loan();
+        let place = usize::try_from(loan.index()).ok().and_then(|index| inner.places.get_mut(index));
+        let Some(place) = place.filter(|place| {
+            matches!(place, Place::Away)
+                && loan.index() != slot.index
+                && (loan.generation(), slot.generation) == (inner.generation, inner.generation)
+                && inner.memory == Memory::Mmap
+        }) else {
+            return Err((QueueError::Invalid, slot));
+        };
+        let mut uses = Vec::with_capacity(used.len());
+        for (plane, (&used, memory)) in used.iter().zip(loan.memories()).enumerate() {
+            if let Some(fd) = memory.exported {
+                inner.handle.sync_for_device(fd, plane);
+            }
+            let length = u32::try_from(memory.length).unwrap_or(u32::MAX);
+            uses.push(PlaneUse { used, length, ..PlaneUse::default() });
+        }
+        match queue_buffer::<Output>(&inner.handle, inner.api, inner.memory, loan.index(), &uses, timestamp) {
+            Ok(()) => {
+                *place = Place::Lent(slot, Arc::clone(claim));
+                Ok(())
+            }
+            Err(error) => Err((error, slot)),
+        }
+    }
+}
+
 impl Input<'_> {
     fn fits(&self, memory: Memory) -> bool {
         match self {
@@ -389,11 +456,14 @@ impl Queue<Output, Streaming> {
         };
         let place = usize::try_from(queued.index).ok().and_then(|index| inner.places.get_mut(index));
         match place {
-            Some(place @ Place::Queued(..)) => {
-                let Place::Queued(planes, _) = std::mem::replace(place, Place::Away) else {
-                    return Err(DequeueError::Failed);
-                };
-                Ok(Dequeue::Buffer(Slot { index: queued.index, generation: inner.generation, planes }))
+            Some(place @ (Place::Queued(..) | Place::Lent(..))) => {
+                Ok(Dequeue::Buffer(match std::mem::replace(place, Place::Away) {
+                    Place::Queued(planes, _) => {
+                        Slot { index: queued.index, generation: inner.generation, planes }
+                    }
+                    Place::Lent(slot, _) => slot,
+                    Place::Away | Place::Here(_) => return Err(DequeueError::Failed),
+                }))
             }
             // A driver that gives back what it does not have.
             _ => Err(DequeueError::Failed),

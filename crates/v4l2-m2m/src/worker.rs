@@ -16,8 +16,10 @@ use crate::encoder::{self, Encoder, Out, Raw, Setup};
 use crate::error::{EncoderError, ProbeError};
 use crate::expect::Expect;
 use crate::ioctl::QueueError;
+use crate::loan::Lender;
 use crate::ops::{Interest, Ready, V4l2Ops, Waker};
 use crate::patience::{LONGEST, Patience, SLICE};
+use crate::picture::Layout;
 use crate::probe::CodecSupport;
 
 /// What an open device is.
@@ -145,8 +147,13 @@ pub enum Step {
 }
 
 #[derive(Default)]
-struct Link {
+pub(crate) struct Link {
     slots: Vec<Slot>,
+    /// Slots to lend, and how pictures lie in them.
+    pub loans: Vec<Slot>,
+    pub layout: Option<Arc<Layout>>,
+    /// Of the slots.
+    pub generation: u64,
     /// How many there are.
     total: usize,
     coded: VecDeque<Coded>,
@@ -160,17 +167,27 @@ struct Link {
 }
 
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     link: Mutex<Link>,
     changed: Condvar,
 }
 
+impl Link {
+    /// The stream is over, and with it the worth of its buffers.
+    fn forget(&mut self) {
+        self.slots.clear();
+        self.loans.clear();
+        self.layout = None;
+        self.generation = 0;
+    }
+}
+
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Link> {
+    pub fn lock(&self) -> MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, with: impl FnOnce(&mut Link)) {
+    pub fn change(&self, with: impl FnOnce(&mut Link)) {
         with(&mut self.lock());
         self.changed.notify_all();
     }
@@ -234,8 +251,7 @@ impl Worker {
                                 expect: Expect::default(),
                             };
                             looped.run();
-                            // Mappings keep the device open.
-                            shared.change(|link| link.slots.clear());
+                            shared.change(Link::forget);
                         }
                     }
                 }
@@ -304,6 +320,12 @@ impl Worker {
     /// Gives a buffer back unused.
     pub fn put_back(&self, slot: Slot) {
         self.shared.change(|link| link.slots.push(slot));
+    }
+
+    /// The way to buffers that a producer may fill ([`Config::loans`]).
+    #[must_use]
+    pub fn lender(&self) -> Lender {
+        Lender::new(&self.shared)
     }
 
     /// A live change. What cannot be done live comes as a notice.
@@ -537,7 +559,7 @@ impl Loop {
             self.encoder.stop();
             self.since.clear();
             self.shared.change(|link| {
-                link.slots.clear();
+                link.forget();
                 link.error = Some(Arc::new(error));
             });
         }
@@ -556,8 +578,11 @@ impl Loop {
                     *link = Link { quit, interrupted, coded, ..Link::default() };
                 }
                 out.clear();
-                let result = self.encoder.configure(&config).map(|(setup, slots)| {
+                let result = self.encoder.configure(&config).map(|(setup, mut slots)| {
                     self.shared.change(|link| {
+                        link.loans = slots.split_off(setup.inputs.min(slots.len()));
+                        link.layout = Some(Arc::clone(&setup.layout));
+                        link.generation = slots.first().map_or(0, |slot| slot.generation);
                         link.total = slots.len();
                         link.slots = slots;
                     });
@@ -630,7 +655,7 @@ impl Loop {
                 self.since.clear();
                 out.clear();
                 self.shared.change(|link| {
-                    link.slots.clear();
+                    link.forget();
                     link.coded.clear();
                 });
                 let _ = answer.send(());

@@ -15,7 +15,8 @@ use v4l2_m2m::emulator::{Emulator, Faults, Node};
 use v4l2_m2m::encoder::{Raw, Setup};
 use v4l2_m2m::error::EncoderError;
 use v4l2_m2m::ioctl::{Api, Memory};
-use v4l2_m2m::picture::{RawFormat, Source};
+use v4l2_m2m::loan::{LentPlane, Loan};
+use v4l2_m2m::picture::{Layout, RawFormat, Source};
 use v4l2_m2m::uapi::*;
 use v4l2_m2m::worker::{Change, Coded, Notice, Step, Want, Worker, WorkerError};
 
@@ -382,6 +383,118 @@ fn dmabufs_go_in_without_a_copy() {
     run.drain();
     assert_eq!(run.numbers(), all(5));
     assert_eq!(run.emulator.seen().corners, (50..55).map(|n| (n, n)).collect::<Vec<_>>());
+}
+
+/// Fills a lent buffer, and gives it to the device.
+fn lend(run: &mut Run, loan: &Arc<Loan>, planes: &mut [LentPlane], value: u8) -> std::sync::Weak<()> {
+    for plane in planes {
+        plane.as_mut().fill(value);
+    }
+    let keep = Arc::new(());
+    let kept = Arc::downgrade(&keep);
+    let claim = Arc::new(loan.claim(keep).unwrap());
+    assert!(loan.claim(Arc::new(())).is_none(), "the device has it");
+    let Step::Slot(slot) = run.step(Want::Slot) else { panic!("no slot") };
+    run.worker.encode(slot, Raw::Lent(claim), run.next, false).unwrap();
+    run.next += 1;
+    kept
+}
+
+#[test]
+fn lent_buffers_go_in_without_a_copy() {
+    for api in [Api::MultiPlane, Api::SinglePlane] {
+        let mut run = start(Node::encoder("/dev/video0", api), Config { loans: 2, ..config() });
+        assert_eq!((run.setup.inputs, run.setup.loans), (4, 2));
+        let (lender, layout) = (run.worker.lender(), run.setup.layout.clone());
+        let other = Layout::clone(&start(encoder(), Config { width: 128, ..config() }).setup.layout);
+        assert!(lender.borrow(&other).is_none(), "pictures lie elsewhere there");
+        let (first, mut one) = lender.borrow(&layout).unwrap();
+        let (second, mut two) = lender.borrow(&layout).unwrap();
+        assert!(!lender.has(&layout) && lender.borrow(&layout).is_none(), "there are two");
+        let sizes: Vec<_> = one.iter().map(|plane| plane.as_ref().len()).collect();
+        assert_eq!(sizes, layout.used().iter().map(|used| *used as usize).collect::<Vec<_>>());
+        let mut kept = Vec::new();
+        // In turn with copied ones, and more often than the device has buffers.
+        for round in 0..10_u8 {
+            kept.push(lend(&mut run, &first, &mut one, 3 * round));
+            kept.push(lend(&mut run, &second, &mut two, 3 * round + 1));
+            run.next = u64::from(round) * 3 + 2;
+            run.push(false);
+            run.next = u64::from(round) * 3 + 3;
+            let end = Instant::now() + PATIENCE;
+            while kept.iter().any(|kept| kept.strong_count() > 0) {
+                assert!(Instant::now() < end, "read, and still kept");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        run.drain();
+        assert_eq!(run.numbers(), all(30), "{api:?}");
+        assert_eq!(run.emulator.seen().corners, (0..30).map(|n| (n, n)).collect::<Vec<_>>());
+        // They come back, whole.
+        drop(one);
+        assert!(lender.has(&layout));
+        let (again, one) = lender.borrow(&layout).unwrap();
+        assert_eq!(again.addresses().collect::<Vec<_>>(), first.addresses().collect::<Vec<_>>());
+        // After another set-up they are memory, no more.
+        run.setup = run.worker.configure(&run.config, PATIENCE).unwrap();
+        assert!(!again.is_current() && !second.is_current());
+        two[0].as_mut().fill(1);
+        let Step::Slot(slot) = run.step(Want::Slot) else { panic!("no slot") };
+        let claim = Arc::new(second.claim(Arc::new(())).unwrap());
+        run.worker.encode(slot, Raw::Lent(claim), 77, false).unwrap();
+        drop((one, two));
+        run.next = 78;
+        run.push(false);
+        run.drain();
+        assert_eq!((run.lost.as_slice(), run.frames.last().unwrap().0), (&[77_u64][..], Some(78)), "told");
+        let lent: Vec<_> = std::iter::from_fn(|| lender.borrow(&layout)).collect();
+        assert_eq!(lent.len(), 2, "those of before are not lent");
+        assert!(run.worker.quit(PATIENCE));
+        assert_eq!(run.emulator.seen().open, 0, "lent memory does not keep the device open");
+        drop(lent);
+    }
+}
+
+#[test]
+fn lent_buffers_in_a_device_that_is_flushed_come_back() {
+    let mut run =
+        start(encoder().with(Faults { hang: true, ..Faults::default() }), Config { loans: 3, ..config() });
+    let lender = run.worker.lender();
+    let layout = run.setup.layout.clone();
+    let (loan, mut planes) = lender.borrow(&layout).unwrap();
+    let kept = lend(&mut run, &loan, &mut planes, 1);
+    run.push(false);
+    assert_eq!(kept.strong_count(), 1);
+    run.worker.flush(PATIENCE).unwrap();
+    assert_eq!(kept.strong_count(), 0);
+    run.emulator.fault(|faults| faults.hang = false);
+    for value in 2..12 {
+        let kept = lend(&mut run, &loan, &mut planes, value);
+        run.push(false);
+        let end = Instant::now() + PATIENCE;
+        while kept.strong_count() > 0 {
+            assert!(Instant::now() < end, "read, and still kept");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    run.drain();
+    assert_eq!(run.numbers(), (2..22).collect::<Vec<_>>(), "with all the slots that there were");
+}
+
+#[test]
+fn nothing_is_lent_where_it_cannot_be_taken_back() {
+    for (faults, loans) in [
+        (Faults { no_orphans: true, ..Faults::default() }, 0),
+        (Faults { most_buffers: 5, ..Faults::default() }, 1),
+        (Faults { most_buffers: 2, ..Faults::default() }, 0),
+    ] {
+        let mut run = start(encoder().with(faults), Config { loans: 3, ..config() });
+        assert_eq!(run.setup.loans, loans);
+        assert_eq!(run.worker.lender().has(&run.setup.layout), loans > 0);
+        run.push_many(5);
+        run.drain();
+        assert_eq!(run.numbers(), all(5));
+    }
 }
 
 #[test]

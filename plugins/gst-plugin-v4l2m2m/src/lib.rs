@@ -10,6 +10,7 @@
 
 mod encoder;
 pub mod jetsonv4l2enc;
+mod loans;
 mod nvmm;
 mod pool;
 pub mod v4l2m2menc;

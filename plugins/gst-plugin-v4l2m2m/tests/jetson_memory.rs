@@ -90,6 +90,61 @@ fn more_surfaces_than_the_device_has_buffers() {
     assert_eq!((bench.stat("restarts"), bench.stat("frames-imported")), (2, 40));
 }
 
+/// Writes a picture to a buffer by the strides and offsets of its meta.
+fn draw(buffer: &mut gst::Buffer, picture: gst::Buffer, info: &VideoInfo) {
+    let picture = gst_video::VideoFrameRef::from_buffer_ref_readable(&picture, info).unwrap();
+    let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), info).unwrap();
+    picture.copy(&mut to).unwrap();
+}
+
+#[test]
+fn a_producer_writes_to_the_devices_own_buffers() {
+    for (format, codec, to) in [
+        (VideoFormat::Nv12, Codec::H264, H264),
+        (VideoFormat::I420, Codec::H264, H264),
+        (VideoFormat::P01010le, Codec::H265, H265),
+    ] {
+        let mut bench = bench("", to, |element| element.set_property("bitrate", 4_000_000_u32));
+        bench.format(format, 322, 242, 30);
+        let caps = bench.info.to_caps().unwrap();
+        let pool = common::offered_pool(&bench.harness, &caps).expect("a pool");
+        let write = |bench: &mut Bench| {
+            let mut buffer = pool.acquire_buffer(None).unwrap();
+            draw(&mut buffer, buffer_of(bench), &bench.info);
+            bench.stamp(&mut buffer);
+            assert_eq!(bench.harness.push(buffer), Ok(gst::FlowSuccess::Ok), "{:?}", bench.bus.pop());
+        };
+        for _ in 0..12 {
+            write(&mut bench);
+        }
+        bench.until("the frames", |bench| bench.stat("frames-out") == 12);
+        assert_eq!((bench.stat("frames-imported"), bench.stat("frames-copied")), (12, 0), "{format:?}");
+        assert_eq!(bench.count("synced"), 12, "caches are written back before the hardware reads");
+        // The device is opened anew for another size and back: what the pool has of before is copied, then given up.
+        bench.format(format, 160, 120, 30);
+        bench.push(1);
+        bench.format(format, 322, 242, 30);
+        for number in 14..=30 {
+            write(&mut bench);
+            bench.until("the frame", |bench| bench.stat("frames-out") == number);
+        }
+        let copied = bench.stat("frames-copied");
+        for _ in 0..5 {
+            write(&mut bench);
+        }
+        bench.eos();
+        assert_eq!(bench.stat("frames-copied"), copied, "{format:?}");
+        let buffers = bench.pull();
+        assert_eq!(numbers(&buffers), (0..35).collect::<Vec<_>>(), "{format:?}");
+        bench.check_pictures(codec, &buffers[..12], 28.0);
+        bench.check_pictures(codec, &buffers[13..], 28.0);
+    }
+}
+
+fn buffer_of(bench: &Bench) -> gst::Buffer {
+    buffer(&bench.picture(bench.next), &bench.info)
+}
+
 #[test]
 fn what_is_no_surface_is_an_error() {
     let small = Surface::new(Raw::Nv12, 160, 120);

@@ -178,3 +178,165 @@ fn from_one_memory_to_another() {
     assert_eq!(outcome(&mut bench, 12), (all(12), 3, 9));
     assert_eq!(bench.stat("restarts"), 1);
 }
+
+/// A buffer of a pool's, written to as producers do it: by the strides and offsets of its meta.
+fn drawn(pool: &gst::BufferPool, number: u64) -> gst::Buffer {
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    draw(&mut buffer, number);
+    buffer
+}
+
+fn draw(buffer: &mut gst::Buffer, number: u64) {
+    let buffer = buffer.get_mut().expect("nobody reads it any more");
+    buffer.set_pts(gst::ClockTime::from_mseconds(number * 33));
+    let meta = buffer.meta::<gst_video::VideoMeta>().unwrap();
+    let info = gst_video::VideoInfo::builder(meta.format(), meta.width(), meta.height()).build().unwrap();
+    let mut picture = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, &info).unwrap();
+    for plane in 0..2 {
+        picture.plane_data_mut(plane).unwrap().fill(number as u8);
+    }
+}
+
+fn pool(bench: &Bench) -> gst::BufferPool {
+    let caps = caps(bench.width, bench.height, 30).parse().unwrap();
+    offered_pool(&bench.harness, &caps).expect("a pool")
+}
+
+#[test]
+fn a_producer_writes_to_the_devices_own_buffers() {
+    for (node, mode) in [(single(), "auto"), (node(), "auto"), (single(), "mmap"), (node(), "mmap")] {
+        let mut bench = bench(node, H264, |element| element.set_property_from_str("io-mode", mode));
+        // Lines are padded, and at this height so are the planes.
+        bench.size(70, 50);
+        let pool = pool(&bench);
+        for number in 0..50 {
+            push(&mut bench, drawn(&pool, number));
+        }
+        assert_eq!(outcome(&mut bench, 50), (all(50), 50, 0), "{mode}");
+        assert_eq!(bench.stat("restarts"), 0);
+        pool.set_active(false).unwrap();
+    }
+}
+
+#[test]
+fn what_of_a_pools_buffers_cannot_be_read_in_place_is_copied() {
+    let mut bench = bench(single(), H264, |_| ());
+    let pool = pool(&bench);
+    // Nothing is coded, so that what is in the device stays there.
+    bench.emulator.fault(|faults| faults.hang = true);
+    let first = drawn(&pool, 0);
+    push(&mut bench, first.clone());
+    // The same once more, while the device has it.
+    let mut again = first;
+    again.make_mut().set_pts(gst::ClockTime::from_mseconds(33));
+    push(&mut bench, again);
+    bench.emulator.fault(|faults| faults.hang = false);
+    bench.until("both", |bench| bench.stat("frames-out") == 2);
+    assert_eq!((bench.stat("frames-imported"), bench.stat("frames-copied")), (1, 1));
+    // More than the device has: ordinary memory, and none waits for another.
+    let many: Vec<_> = (2..22).map(|number| drawn(&pool, number)).collect();
+    for buffer in many {
+        push(&mut bench, buffer);
+    }
+    bench.until("all of them", |bench| bench.stat("frames-out") == 22);
+    let imported = bench.stat("frames-imported");
+    assert_eq!(
+        (imported, bench.stat("frames-copied")),
+        (1 + 5, 1 + 15),
+        "one more than may be in the device"
+    );
+    // A part, and one whose lines are said to be elsewhere.
+    let mut part = drawn(&pool, 22);
+    part.get_mut().unwrap().peek_memory_mut(0).unwrap().resize(64..64 * 96);
+    let _ = bench.harness.push(part);
+    let plain = drawn(&pool, 23);
+    let mut meta = gst::Buffer::new();
+    let writable = meta.get_mut().unwrap();
+    writable.append_memory(plain.memory(0).unwrap());
+    writable.set_pts(plain.pts());
+    gst_video::VideoMeta::add_full(
+        writable,
+        gst_video::VideoFrameFlags::empty(),
+        gst_video::VideoFormat::Nv12,
+        64,
+        64,
+        &[0, 64 * 63],
+        &[64, 64],
+    )
+    .unwrap();
+    push(&mut bench, meta);
+    bench.eos();
+    assert_eq!(bench.stat("frames-imported"), imported);
+    assert_eq!(Bench::numbers(&bench.pull()).last(), Some(&23));
+}
+
+#[test]
+fn a_pool_outlives_streams() {
+    let node =
+        node().with(Faults { busy: vec![v4l2_m2m::uapi::V4L2_CID_MPEG_VIDEO_BITRATE], ..Faults::default() });
+    let mut bench = bench(node, H264, |_| ());
+    let pool = pool(&bench);
+    let mut held = drawn(&pool, 0);
+    for number in 1..10 {
+        push(&mut bench, drawn(&pool, number));
+    }
+    bench.until("the frames", |bench| bench.stat("frames-out") == 9);
+    // The device is set up anew for this, once the next frame comes.
+    bench.element.set_property("bitrate", 700_000_u32);
+    let mut number = 10;
+    let end = std::time::Instant::now() + PATIENCE;
+    while bench.stat("restarts") == 0 {
+        assert!(std::time::Instant::now() < end);
+        push(&mut bench, drawn(&pool, number));
+        number += 1;
+    }
+    bench.until("the frames", |bench| bench.stat("frames-out") + 1 == number);
+    // One of the stream before: copied. Then those of the new stream.
+    draw(&mut held, number);
+    push(&mut bench, held);
+    let copied = bench.stat("frames-copied");
+    assert!(copied >= 1);
+    // Those of before that lie in the pool are given up one by one.
+    for _ in 0..20 {
+        number += 1;
+        push(&mut bench, drawn(&pool, number));
+        bench.until("the frame", |bench| bench.stat("frames-out") == number);
+    }
+    let copied = bench.stat("frames-copied");
+    for _ in 0..20 {
+        number += 1;
+        push(&mut bench, drawn(&pool, number));
+    }
+    bench.until("all of them", |bench| bench.stat("frames-out") == number);
+    assert_eq!(bench.stat("frames-copied"), copied);
+    assert_eq!(Bench::numbers(&bench.pull()), (1..=number).collect::<Vec<_>>());
+    let last = bench.emulator.seen().corners.last().copied();
+    assert_eq!(last, Some((number as u8, number as u8)));
+    // Another size: pictures lie elsewhere, and what the old pool has is copied or refused, but no one's memory is lost.
+    bench.size(128, 96);
+    let other = self::pool(&bench);
+    assert!(other.acquire_buffer(None).unwrap().size() > 64 * 96);
+    let old = drawn(&pool, 0);
+    assert_eq!(old.size(), 64 * 96);
+    bench.element.set_state(gst::State::Null).unwrap();
+    assert_eq!(bench.emulator.seen().open, 0, "upstream's memory does not keep the device open");
+    assert_eq!(drawn(&pool, 1).size(), 64 * 96);
+}
+
+#[test]
+fn no_pool_where_its_buffers_could_not_be_read() {
+    init();
+    let caps: gst::Caps = caps(64, 64, 30).parse().unwrap();
+    for faults in
+        [Faults { no_orphans: true, ..Faults::default() }, Faults { most_buffers: 3, ..Faults::default() }]
+    {
+        let bench = bench(single().with(faults), H264, |_| ());
+        assert!(offered_pool(&bench.harness, &caps).is_none());
+    }
+    let mut dmabuf = bench(single(), H264, |_| ());
+    announced(&mut dmabuf);
+    assert!(offered_pool(&dmabuf.harness, &caps).is_none());
+    let mut uncropped = bench(single().with(Faults { no_crop: true, ..Faults::default() }), H264, |_| ());
+    uncropped.size(70, 50);
+    assert!(offered_pool(&uncropped.harness, &common::caps(70, 50, 30).parse().unwrap()).is_none());
+}

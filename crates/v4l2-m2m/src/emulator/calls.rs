@@ -264,6 +264,7 @@ fn request_buffers(file: &mut File, request: &mut v4l2_requestbuffers, node: &No
     if (dmabuf && (capture || node.faults.no_dmabuf)) || (!dmabuf && request.memory != V4L2_MEMORY_MMAP) {
         return Err(errno(libc::EINVAL));
     }
+    request.capabilities = if node.faults.no_orphans { 0 } else { V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS };
     if request.count != 0 {
         request.count = request.count.max(node.faults.least_buffers);
         if node.faults.most_buffers != 0 {

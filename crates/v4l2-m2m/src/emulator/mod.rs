@@ -70,6 +70,8 @@ pub struct Faults {
     pub least_buffers: u32,
     /// REQBUFS grants at most this many; 0: any.
     pub most_buffers: u32,
+    /// As before Linux 5.0: a queue is not freed while its buffers are mapped.
+    pub no_orphans: bool,
     /// REQBUFS refuses DMABuf.
     pub no_dmabuf: bool,
     /// QBUF of a DMABuf answers this once so many were queued.

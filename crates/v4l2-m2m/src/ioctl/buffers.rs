@@ -37,18 +37,19 @@ errno_enum! {
     }
 }
 
-/// Allocates buffers; answers how many there are, which can be more or fewer. 0 frees them.
+/// Allocates buffers; answers how many there are, which can be more or fewer, and what the queue can
+/// (`V4L2_BUF_CAP_…`; 0: nothing known). 0 frees them.
 pub(crate) fn request_buffers<D: Direction>(
     handle: &Handle,
     api: Api,
     memory: Memory,
     count: u32,
-) -> Result<u32, BuffersError> {
+) -> Result<(u32, u32), BuffersError> {
     let mut request =
         v4l2_requestbuffers { count, type_: D::buffer_type(api), memory: memory.raw(), ..Default::default() };
     // SAFETY: the structure of this request.
     unsafe { handle.ioctl(VIDIOC_REQBUFS, &mut request) }?;
-    Ok(request.count)
+    Ok((request.count, request.capabilities))
 }
 
 /// Length and offset of each piece of memory of a buffer.

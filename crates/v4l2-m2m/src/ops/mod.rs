@@ -187,11 +187,9 @@ impl Handle {
         number
     }
 
-    /// # Safety
-    /// As [`V4l2Ops::munmap`].
-    pub(crate) unsafe fn munmap(&self, address: NonNull<u8>, length: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { self.ops.munmap(address, length) }
+    /// The way to the device.
+    pub(crate) fn ops(&self) -> &Arc<dyn V4l2Ops> {
+        &self.ops
     }
 
     pub(crate) fn adopt(&self, fd: RawFd) -> OwnedFd {

@@ -119,6 +119,9 @@ pub const V4L2_BUF_FLAG_TIMESTAMP_COPY: u32 = 0x4000;
 /// `V4L2_BUF_FLAG_LAST`
 pub const V4L2_BUF_FLAG_LAST: u32 = 0x0010_0000;
 
+/// `V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS`: buffers that are mapped do not keep a queue from being freed (Linux 5.0).
+pub const V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS: u32 = 0x10;
+
 /// `V4L2_FMT_FLAG_COMPRESSED`
 pub const V4L2_FMT_FLAG_COMPRESSED: u32 = 1;
 

@@ -24,6 +24,7 @@ use v4l2_m2m::ops::V4l2Ops;
 use v4l2_m2m::picture::RawFormat;
 use v4l2_m2m::worker::{Change, Worker, WorkerError};
 
+use crate::loans::{LoanPool, Loans};
 use crate::nvmm::{DMABUF, NVMM};
 use crate::pool::HeapPool;
 
@@ -57,12 +58,12 @@ pub enum HeaderMode {
 #[enum_type(name = "GstV4l2EncIoMode")]
 #[non_exhaustive]
 pub enum IoMode {
-    /// DMABufs are read where they are, if the device can; the rest is copied.
+    /// DMABufs are read where they are, if the device can; the rest is in the device's own memory, by upstream or by a copy.
     #[default]
-    #[enum_value(name = "DMABufs where they are, the rest copied", nick = "auto")]
+    #[enum_value(name = "DMABufs where they are, the rest in the device's own memory", nick = "auto")]
     Auto,
-    /// The device's own, which everything is copied to.
-    #[enum_value(name = "Everything copied to the device's own memory", nick = "mmap")]
+    /// The device's own, which upstream may write to, and everything else is copied to.
+    #[enum_value(name = "Everything in the device's own memory", nick = "mmap")]
     Mmap,
     /// As `auto`, but the device is set up for DMABufs before the first has come, and upstream is offered some to write to.
     #[enum_value(name = "DMABufs where they are, and some to write to for upstream", nick = "dmabuf")]
@@ -173,6 +174,8 @@ pub(crate) struct Core {
     changes: Mutex<()>,
     /// Pushes what comes out while no frame comes in.
     pusher: Mutex<Option<JoinHandle<()>>>,
+    /// Buffers of the device that upstream writes to.
+    loans: Loans,
 }
 
 impl Core {
@@ -186,6 +189,7 @@ impl Core {
             ops: Mutex::default(),
             changes: Mutex::default(),
             pusher: Mutex::default(),
+            loans: Loans::default(),
         })
     }
 
@@ -408,11 +412,13 @@ impl Core {
     /// What upstream is told of memory.
     pub fn propose_allocation(&self, query: &mut gst::query::Allocation) {
         let (_, need_pool) = query.get();
-        if need_pool
-            && self.fills_dmabufs()
-            && let Some((pool, size)) = self.pool()
-        {
-            gst::debug!(self.cat(), "offering a pool of DMABufs");
+        if need_pool && self.fills_dmabufs() {
+            if let Some((pool, size)) = self.pool() {
+                gst::debug!(self.cat(), "offering a pool of DMABufs");
+                query.add_allocation_pool(Some(&pool), size, 2, 0);
+            }
+        } else if need_pool && let Some((pool, size)) = self.loan_pool() {
+            gst::debug!(self.cat(), "offering a pool of the device's own buffers");
             query.add_allocation_pool(Some(&pool), size, 2, 0);
         }
         // Any strides and offsets are taken.
@@ -432,6 +438,19 @@ impl Core {
             return None;
         }
         HeapPool::new(info, &setup.layout)
+    }
+
+    /// The device's own buffers, where pictures are in memory of the system's.
+    fn loan_pool(&self) -> Option<(LoanPool, u32)> {
+        let lender = self.worker()?.lender();
+        let state = lock(&self.state);
+        let (info, setup) = state.info.as_ref().zip(state.setup.as_ref())?;
+        // Where the device does not crop, the edge has to be repeated: in a copy.
+        let cropped = setup.visible == (info.width(), info.height());
+        if state.announced != Memory::System || setup.loans == 0 || !cropped {
+            return None;
+        }
+        LoanPool::new(info, &setup.layout, lender, &self.loans)
     }
 
     fn worker(&self) -> Option<Arc<Worker>> {

@@ -5,10 +5,12 @@
 //! The base class's stream lock orders what goes out: the streaming thread has it in `handle_frame`, and takes coded
 //! frames itself while it waits for a free buffer; the pusher has it through a frame that it holds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
+use v4l2_m2m::buffer::Slot;
 use v4l2_m2m::config::Config;
 use v4l2_m2m::encoder::Raw;
 use v4l2_m2m::error::EncoderError;
@@ -52,6 +54,10 @@ impl Core {
                 // One for each buffer of upstream's pool; how many are in the device at once is another matter.
                 config.inputs = MOST_IMPORTED;
             }
+        }
+        if !import {
+            // As many as may be in the device, and the one that upstream writes to meanwhile.
+            config.loans = config.inputs.saturating_add(1);
         }
         config.profiles = wanted.profiles;
         config.level = wanted.level;
@@ -258,7 +264,6 @@ impl Core {
         {
             return Ok(flow);
         }
-        lock(&self.stats).frames_copied += 1;
         let mut slot = loop {
             match worker.step(Want::Slot, self.patience()) {
                 Step::Slot(slot) => break slot,
@@ -275,6 +280,11 @@ impl Core {
             worker.put_back(slot);
             return Err(gst::FlowError::NotNegotiated);
         };
+        if let Some(claim) = self.loans.claim(&buffer, &info, &layout) {
+            lock(&self.stats).frames_imported += 1;
+            return self.give(obj, &worker, slot, Raw::Lent(Arc::new(claim)), number, force);
+        }
+        lock(&self.stats).frames_copied += 1;
         let whole = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info).is_ok_and(|picture| {
             let mut sources = Vec::with_capacity(4);
             for plane in 0..picture.n_planes() {
@@ -298,7 +308,19 @@ impl Core {
             );
             return self.lose(obj, number);
         }
-        worker.encode(slot, Raw::Mapped, number, force).map_err(|error| {
+        self.give(obj, &worker, slot, Raw::Mapped, number, force)
+    }
+
+    fn give(
+        &self,
+        obj: &gst_video::VideoEncoder,
+        worker: &Worker,
+        slot: Slot,
+        raw: Raw,
+        number: u64,
+        force: bool,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        worker.encode(slot, raw, number, force).map_err(|error| {
             self.post(obj, &error);
             gst::FlowError::Error
         })?;

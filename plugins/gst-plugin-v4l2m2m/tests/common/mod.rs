@@ -191,3 +191,21 @@ pub fn target(bitrate: u32, active: bool) -> gst::Event {
             .build(),
     )
 }
+
+/// Asks the element for a pool as a producer does, and starts it; `None`: it offers none.
+pub fn offered_pool(harness: &Harness, caps: &gst::Caps) -> Option<gst::BufferPool> {
+    let mut query = gst::query::Allocation::new(Some(caps), true);
+    assert!(harness.srcpad().unwrap().peer_query(&mut query));
+    let (pool, size, least, most) = query.allocation_pools().next()?;
+    // The base class has one of ordinary memory for whoever offers none.
+    let pool = pool.filter(|pool| pool.type_().name() == "GstV4l2M2mLoanPool")?;
+    let mut config = pool.config();
+    config.set_params(Some(caps), size, least, most);
+    // Without it the producer's strides would be others.
+    let with_meta = "GstBufferPoolOptionVideoMeta";
+    assert!(pool.has_option(with_meta) && pool.set_config(config.clone()).is_err());
+    config.add_option(with_meta);
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+    Some(pool)
+}
