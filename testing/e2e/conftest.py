@@ -19,6 +19,7 @@ ENCODER = "x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=800 
 
 # Tests of what goes back from the network to the encoder; the part `loop` of scripts/test. They take their time.
 LOOP = {
+    "test_bad_link",
     "test_congestion",
     "test_encoders",
     "test_idle",

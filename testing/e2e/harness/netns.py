@@ -25,8 +25,9 @@ class Namespaces:
 
     server_address, client_address = "10.213.7.1", "10.213.7.2"
 
-    def __init__(self, delay_ms=0, loss=0.0, seed=1):
-        """With a delay (each way) or a loss (0..1, from the client on) the link is a relay between TUN devices."""
+    def __init__(self, delay_ms=0, loss=0.0, seed=1, emulated=False):
+        """With a delay (each way), a loss (0..1, from the client on) or `emulated` the link is a relay between TUN devices,
+        which can be `change`d."""
         if os.geteuid() != 0:
             raise NotPermitted("only root may make named network namespaces")
         tag = secrets.token_hex(3)
@@ -36,7 +37,7 @@ class Namespaces:
             for name in (self.server, self.client):
                 _ip("netns", "add", name)
                 self._made.append(name)
-            if delay_ms or loss:
+            if delay_ms or loss or emulated:
                 self._start_relay({"delay_ms": delay_ms, "loss": loss, "seed": seed})
             else:
                 _ip("link", "add", "eth0", "netns", self.server, "type", "veth", "peer", "name", "eth0", "netns", self.client)
@@ -58,18 +59,26 @@ class Namespaces:
 
     def _start_relay(self, options):
         command = [*self.inside(self.client), sys.executable, "-m", "harness.relay", json.dumps(options)]
-        self._relay = subprocess.Popen(command, cwd=E2E, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self._relay = subprocess.Popen(command, cwd=E2E, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if not self._relay.stdout.readline():
             raise NotPermitted(f"no TUN devices: {self._relay.stderr.read().decode(errors='replace')[-200:]}")
         _ip("-n", self.client, "link", "set", "peer0", "netns", self.server)
         _ip("-n", self.server, "link", "set", "peer0", "name", "eth0")
 
-    def limit(self, kbit, queue_ms=300, burst=4000):
-        """From now on the client can send this much, behind a queue of that length; `None` = as much as it wants."""
+    def change(self, **options):
+        """From now on the relay is like this; its options are those of relay.py."""
+        self._relay.stdin.write(json.dumps(options).encode() + b"\n")
+        self._relay.stdin.flush()
+        if not self._relay.stdout.readline():
+            raise RuntimeError(f"the relay ended: {self._relay.stderr.read().decode(errors='replace')[-400:]}")
+
+    def limit(self, kbit, queue_ms=300, burst=4000, down=False):
+        """From now on the client can send this much (`down`: the server), behind a queue of that length; `None` = as much as
+        it wants."""
         qdisc = ["qdisc", "replace" if kbit else "delete", "dev", "eth0", "root"]
         if kbit:
             qdisc += ["tbf", "rate", f"{kbit}kbit", "burst", str(burst), "latency", f"{queue_ms}ms"]
-        command = [*self.inside(self.client), "tc", *qdisc]
+        command = [*self.inside(self.server if down else self.client), "tc", *qdisc]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
 
     def name_server(self, host):
@@ -102,6 +111,8 @@ class Namespaces:
         if self._relay:
             self._relay.kill()
             self._relay.wait()
+            for pipe in (self._relay.stdin, self._relay.stdout, self._relay.stderr):
+                pipe.close()
             self._relay = None
         if self._etc:
             shutil.rmtree(self._etc)

@@ -43,10 +43,10 @@ def encoder(name="enc", kbit=2500, gop=300, extra="vbv-buf-capacity=150"):
 class Uplink:
     """Use as a context; then `start` a publisher, and `limit` the link."""
 
-    def __init__(self, directory, room, delay_ms=0, loss=0.0, nice=(), binary=None, config=None):
-        """`config`: makes the keywords of the server's configuration, given this."""
+    def __init__(self, directory, room, delay_ms=0, loss=0.0, emulated=False, nice=(), binary=None, config=None):
+        """`emulated`: see `Namespaces`. `config`: makes the keywords of the server's configuration, given this."""
         self.directory, self.room, self.nice = directory, room, list(nice)
-        self.namespaces = Namespaces(delay_ms=delay_ms, loss=loss)
+        self.namespaces = Namespaces(delay_ms=delay_ms, loss=loss, emulated=emulated)
         self._open = []
         try:
             inside = [*Namespaces.inside(self.namespaces.server), *self.nice]

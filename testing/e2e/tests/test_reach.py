@@ -182,3 +182,16 @@ def test_relay_with_a_foreign_certificate_is_refused(make_uplink, tmp_path, need
     error = publisher.wait_for("error")
     text = f"{error['text']} {error['debug']}"
     assert "turns:" in text and "certificate" in text.lower(), text
+
+
+@pytest.mark.parametrize("fault", ["drop", "alert"])
+def test_a_dtls_handshake_that_comes_to_nothing(make_uplink, fault):
+    """There is a path, but no key is agreed on: said so, and the room is joined anew until it works."""
+    uplink = make_uplink(emulated=True)
+    uplink.namespaces.change(dtls=fault)
+    publisher = live(uplink, "connect-timeout=3000000000")
+    reason = publisher.wait_for("element", "livekit-offline")["fields"]["reason"]
+    assert "DTLS" in reason, reason
+    uplink.namespaces.change(dtls="pass")
+    uplink.viewer.wait_pictures(15)
+    assert len(publisher.messages("livekit-joined")) > 1 and not publisher.select("error"), publisher.summary()

@@ -25,10 +25,10 @@ const HEAD_START: Duration = Duration::from_millis(500);
 /// Of a server's addresses in an error message.
 const MAX_SHOWN: usize = 6;
 
-/// What the engine remembers for it.
 /// Addresses of the server's that are tried; one has a few for each of its networks.
 const MAX_REMOTE: usize = 64;
 
+/// What the engine remembers for it.
 #[derive(Debug)]
 pub(super) struct Paths {
     /// When other ways than UDP are tried, if there is no connection by then.
@@ -41,6 +41,8 @@ pub(super) struct Paths {
     taken: usize,
     /// The server's addresses, for messages.
     server: Vec<String>,
+    /// ICE has a path.
+    found: bool,
 }
 
 impl Paths {
@@ -57,6 +59,7 @@ impl Paths {
             ca_file: config.tls_ca_file.clone(),
             taken: 0,
             server: Vec::new(),
+            found: false,
         }
     }
 }
@@ -117,6 +120,7 @@ impl WebRtcEngine {
 
     pub(super) fn on_ice_connected(&mut self) {
         self.paths.fallback_at = None;
+        self.paths.found = true;
     }
 
     /// ICE begins once more, with all that is there already; what was not tried so far gets its turn again.
@@ -125,6 +129,7 @@ impl WebRtcEngine {
         self.paths.taken = 0;
         self.paths.fallback_at = None;
         self.paths.fallback = false;
+        self.paths.found = false;
     }
 
     /// UDP has had its time.
@@ -154,6 +159,13 @@ impl WebRtcEngine {
     pub(super) fn no_connection(&self) -> String {
         if self.connected && !self.is_resuming() {
             return "the network path to the server is gone".into();
+        }
+        if !self.connected && self.paths.found {
+            return format!(
+                "a path to the server was found, but no key was agreed on within {:?}: the DTLS handshake is not answered; \
+                 does something on the way let STUN pass, but not DTLS?",
+                self.connect_timeout,
+            );
         }
         let server = match self.paths.server.as_slice() {
             [] => "the server named no address of its own".to_owned(),
