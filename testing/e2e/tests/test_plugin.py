@@ -109,11 +109,13 @@ def test_clean_with_fatal_warnings(stage):
     """Neither GLib nor GStreamer has a critical or a warning to say in a whole run."""
     viewer = stage.view()
     launch = stage.launch(
-        "videotestsrc is-live=true num-buffers=60 ! video/x-raw,width=320,height=240 ! " + ENCODER.format(gop=30) + " ! livekitsink name=sink "
-        "audiotestsrc is-live=true num-buffers=100 ! opusenc ! sink.",
+        "videotestsrc is-live=true ! video/x-raw,width=320,height=240 ! " + ENCODER.format(gop=30) + " ! livekitsink name=sink "
+        "audiotestsrc is-live=true ! opusenc ! sink.",
+        flags=("-m", "-e"),
         env=stage.env(G_DEBUG="fatal-warnings", G_ENABLE_DIAGNOSTIC="1"),
     )
     viewer.wait_video(frames=10)
+    launch.interrupt()
     assert launch.wait(60) == 0, launch.tail()
     assert "CRITICAL" not in launch.log()
 

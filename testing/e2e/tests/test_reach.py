@@ -190,8 +190,9 @@ def test_a_dtls_handshake_that_comes_to_nothing(make_uplink, fault):
     uplink = make_uplink(emulated=True)
     uplink.namespaces.change(dtls=fault)
     publisher = live(uplink, "connect-timeout=3000000000")
-    reason = publisher.wait_for("element", "livekit-offline")["fields"]["reason"]
-    assert "DTLS" in reason, reason
+    # A machine that is busy may not get as far as that within one attempt.
+    told = lambda: [m["reason"] for m in publisher.messages("livekit-offline")]
+    wait_until(lambda: any("DTLS" in reason for reason in told()), PATIENCE, lambda: f"DTLS to be named; it says {told()}")
     uplink.namespaces.change(dtls="pass")
     uplink.viewer.wait_pictures(15)
     assert len(publisher.messages("livekit-joined")) > 1 and not publisher.select("error"), publisher.summary()

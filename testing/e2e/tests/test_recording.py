@@ -10,8 +10,9 @@ from harness.netns import Namespaces, NotPermitted
 from harness.publisher import plugin_env
 from harness.server import LiveKitServer
 
-FRAMES = 300
-ENCODER = "x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=1500 key-int-max=300"
+# Long enough for a room that is slow: what happens in it has to happen while this is recorded.
+FRAMES = 390
+ENCODER = "x264enc name=enc tune=zerolatency speed-preset=ultrafast bitrate=1500 key-int-max=600"
 SOURCE = f"videotestsrc is-live=true num-buffers={FRAMES} ! video/x-raw,width=640,height=360,framerate=30/1"
 # The recording's bitrate against the one that it has without the sink.
 TOLERANCE = 0.02
@@ -83,9 +84,9 @@ def test_empty_room(stage, alone, tmp_path):
 
 def test_viewers(stage, alone, tmp_path):
     path = tmp_path / "viewers.mkv"
+    first = stage.view("first")
     publisher = stage.publish(line(path, "livekitsink name=sink identity=camera"), keyunit=["enc"])
     publisher.wait_published()
-    first = stage.view("first")
     first.wait_video(frames=10)
     stage.view("second").wait_video(frames=10)
     finish(publisher)
@@ -133,8 +134,8 @@ def test_bad_link(alone, tmp_path, room):
                 publisher.wait_published()
                 finish(publisher)
                 units = publisher.select("key-unit")
-                # Twice a second at most (keyframe-min-interval), for ten seconds.
-                assert len(units) <= 24, units
+                # Twice a second at most (keyframe-min-interval), for thirteen seconds.
+                assert len(units) <= 30, units
                 assert_unharmed(path, alone, len(units))
                 assert_left_alone(publisher)
 

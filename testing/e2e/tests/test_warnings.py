@@ -8,7 +8,7 @@ from conftest import ENCODER
 from harness.proc import PATIENCE, wait_until
 
 
-def once(publisher, *words, timeout=15):
+def once(publisher, *words, timeout=PATIENCE):
     """The warning with these words has come; it comes once."""
     wait_until(lambda: publisher.warnings(*words), timeout, lambda: f"a warning about {words}: have {[w['text'] for w in publisher.select('warning')]}")
 
