@@ -17,9 +17,9 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::{Message, accept_hdr};
 
 /// Longer than anything takes, however busy the machine: waited for only when something is wrong.
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(60);
 /// Not over while a test runs that is not about it.
-const PATIENT: Duration = Duration::from_secs(60);
+const PATIENT: Duration = Duration::from_secs(600);
 /// For tests of what happens when it is over.
 const IMPATIENT: Duration = Duration::from_millis(500);
 

@@ -293,9 +293,10 @@ fn a_file_waits_in_paused_until_there_is_a_room() {
     let (result, current, pending) = pipeline.state(gst::ClockTime::ZERO);
     assert_eq!((result, current), (Ok(gst::StateChangeSuccess::Async), gst::State::Ready));
     assert_eq!(pending, gst::State::Playing);
-    let stats = sink.property::<gst::Structure>("stats");
-    let video = stats.get::<gst::Structure>("video_0").unwrap();
-    assert_eq!(video.get::<u64>("frames-dropped"), Ok(0), "nothing of the file is lost");
+    // The session is started before the file's first caps have come.
+    let video = || sink.property::<gst::Structure>("stats").get::<gst::Structure>("video_0");
+    wait_until("the track", || video().is_ok());
+    assert_eq!(video().unwrap().get::<u64>("frames-dropped"), Ok(0), "nothing of the file is lost");
     let began = Instant::now();
     pipeline.set_state(gst::State::Null).unwrap();
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());

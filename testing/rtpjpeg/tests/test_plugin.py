@@ -9,8 +9,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from harness.proc import Child, free_udp_port, wait_until
+from harness.proc import Child, wait_until
 from rtpjpeg_harness.receivers import listening
+from rtpjpeg_harness.streamer import even_port
 
 REPO = Path(__file__).resolve().parents[3]
 README = (REPO / "plugins" / "gst-plugin-rtpjpeg" / "README.md").read_text()
@@ -75,7 +76,7 @@ SENDERS = [text for mark, _, text in BLOCKS if mark == "send"]
 @pytest.mark.parametrize("text", SENDERS, ids=range(len(SENDERS)))
 def test_readme_sender_and_receiver(text, tmp_path):
     """The receiver's line shows the picture of each sender's line."""
-    port = free_udp_port() & ~1
+    port = even_port()
     shown = runnable(RECEIVER, port).replace("gst-launch-1.0", "exec gst-launch-1.0 -v").replace("name=screen", "name=screen silent=false")
     with Child(["sh", "-c", shown], tmp_path / "receiver.log") as receiver:
         wait_until(lambda: listening(port), 60, lambda: receiver.tail())
@@ -91,7 +92,7 @@ def test_readme_session_description(tmp_path, needs):
     """What `ffplay` gets in the README, FFmpeg decodes."""
     needs("ffmpeg")
     text = next(text for mark, _, text in BLOCKS if mark == "sdp")
-    port = free_udp_port()
+    port = even_port()
     printf = text.splitlines()[0].replace("video 5000", f"video {port}")
     subprocess.run(["sh", "-c", printf], cwd=tmp_path, check=True)
     argv = ["ffmpeg", "-v", "warning", "-protocol_whitelist", "file,udp,rtp", "-fflags", "nobuffer", "-i", "camera.sdp"]

@@ -134,7 +134,7 @@ def test_a_camera_that_hangs_is_started_again(tmp_path, ports):
     )
     with Listener(ports[0]) as listener, Streamer(tmp_path, [camera(1, ports[0], device=device)]) as streamer:
         wait_until(lambda: listener.frames() >= 20, 60, lambda: streamer.tail())
-        streamer.wait_log("camera1: no picture for 5 s", 20)
+        streamer.wait_log("camera1: no picture for 5 s", 60)
         wait_until(lambda: listener.frames() >= 40, 60, lambda: streamer.tail())
         assert not listener.gaps()
 
@@ -230,12 +230,14 @@ def test_receivers_reports_become_figures(tmp_path, ports):
         sent = sum(len(packet.data) for packet in one.packets)
         assert figure["sent_bytes_total"] <= sent and figure["sent_bytes_total"] > sent / 4
         assert text.endswith("# EOF\n") and 'camera="camera2"' in text
-        wait_until(lambda: (tmp_path / "stats.json").exists(), 10, lambda: streamer.tail())
+        wait_until(lambda: (tmp_path / "stats.json").exists(), 60, lambda: streamer.tail())
         cameras = json.loads((tmp_path / "stats.json").read_text())["cameras"]
         assert cameras["camera1"]["name"] == "front" and cameras["camera2"]["frames"] > 0
-        # The figures of the last second: 25 pictures, loosely.
-        rates = [float(rate) for rate in re.findall(r"camera1: streaming, ([\d.]+) pictures/s", streamer.log())]
-        assert any(6 < rate < 100 for rate in rates), rates
+        # The figures of a second: 25 pictures, loosely. It began in the middle of the first one.
+        def rates():
+            return [float(rate) for rate in re.findall(r"camera1: streaming, ([\d.]+) pictures/s", streamer.log())]
+
+        wait_until(lambda: any(6 < rate < 100 for rate in rates()), 60, lambda: f"25 pictures in a second: {rates()}")
 
 
 def test_termination_leaves_nothing_behind(tmp_path, ports):
@@ -246,7 +248,7 @@ def test_termination_leaves_nothing_behind(tmp_path, ports):
         assert streamer.terminate() == 0, streamer.tail()
         assert time.monotonic() - begin < 8
         assert sorted(path.name for path in tmp_path.iterdir()) == ["cameras.toml", "streamer.log"]
-        wait_until(lambda: one.reports[-1].bye, 5, "goodbye")
+        wait_until(lambda: one.reports[-1].bye, 60, "goodbye")
         assert "panicked" not in streamer.log() and " ERROR" not in streamer.log(), streamer.tail()
 
 

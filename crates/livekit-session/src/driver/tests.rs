@@ -2,7 +2,7 @@
 
 //! The driver's policy against an engine that follows a script.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -97,6 +97,14 @@ static SCRIPTS: Mutex<BTreeMap<String, Arc<Script>>> = Mutex::new(BTreeMap::new(
 
 fn script(url: &str) -> Arc<Script> {
     SCRIPTS.lock().unwrap_or_else(PoisonError::into_inner).entry(url.into()).or_default().clone()
+}
+
+/// The script of a session that begins. Tests run at the same time: two of one name would take each other's lines.
+fn only_script(url: &str) -> Arc<Script> {
+    static BEGUN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let new = BEGUN.lock().unwrap_or_else(PoisonError::into_inner).insert(url.into());
+    assert!(new, "another test has {url} already");
+    script(url)
 }
 
 struct FakeEngine {
@@ -247,9 +255,9 @@ impl MediaEngine for FakeEngine {
 }
 
 /// Longer than anything takes, however busy the machine: waited for only when something is wrong.
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(60);
 /// Never over while a test runs.
-const NEVER: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_secs(600);
 
 struct Bench {
     session: Session,
@@ -272,7 +280,7 @@ fn bench_with(
     set: impl FnOnce(&mut SessionConfig),
 ) -> Bench {
     let url = format!("ws://{name}.invalid");
-    let script = script(&url);
+    let script = only_script(&url);
     *script.joins.lock().unwrap_or_else(PoisonError::into_inner) = joins.into();
     let mut config = SessionConfig::new(url, Credentials::Token("t".into()));
     config.reconnect_attempts = attempts;
@@ -454,7 +462,7 @@ fn being_removed_is_final() {
     assert!(matches!(b.ended(), Some(Error::Left { reason: DuplicateIdentity, .. })));
 
     let shutdown = Error::Left { reason: ServerShutdown, can_reconnect: true };
-    let b = bench("shutdown", None, vec![Join::LoseAfter(1, shutdown), Join::Stay]);
+    let b = bench("sent-off", None, vec![Join::LoseAfter(1, shutdown), Join::Stay]);
     let track = b.session.add_track(TrackConfig::new(Codec::Opus, "a"));
     b.wait_for("publication", published(1));
     let _ = track.write(frame(&[1]));

@@ -163,7 +163,7 @@ mod tests {
         const SLOW: Pace = Pace { address: Duration::from_secs(600), round: Duration::from_secs(600) };
         let all = [address(1), address(2)];
         let answer = race(&all, SLOW, |_| async { Err::<(), _>(refused()) });
-        let error = tokio::time::timeout(Duration::from_secs(30), answer).await.unwrap().unwrap_err();
+        let error = tokio::time::timeout(Duration::from_secs(60), answer).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(race(&[], PACE, |_| async { Ok(()) }).await.is_err());
     }

@@ -247,7 +247,7 @@ mod tests {
             backlog.add(1);
         }
         assert!(full(&backlog).await);
-        let (room, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(30), backlog.room()), async {
+        let (room, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(60), backlog.room()), async {
             backlog.take()
         });
         room.unwrap();

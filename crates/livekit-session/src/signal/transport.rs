@@ -451,7 +451,7 @@ mod tests {
         let made = ATTEMPT.scope(attempt.clone(), Transport.connect(url, Vec::new(), 30_000)).await.unwrap();
         let connection = made.connection;
         let next = async || {
-            let next = tokio::time::timeout(Duration::from_secs(30), connection.recv()).await;
+            let next = tokio::time::timeout(Duration::from_secs(60), connection.recv()).await;
             assert!(next.unwrap().unwrap().is_some());
         };
         // Nobody takes anything: the first, which nobody has to take, and so much more is read ahead.

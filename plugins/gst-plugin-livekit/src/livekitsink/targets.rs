@@ -23,8 +23,8 @@ use super::{BitrateFeedback, Leaf, LiveKitSinkPad};
 /// How often the way to the encoder is looked at while nothing happens: somebody may have begun to record.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a keyframe request waits for the encoder to be told its bitrate by another thread. Tests look at the order,
-/// also where that thread does not get a processor for longer.
+/// How long a keyframe request, or a pad that stops, waits for another thread that is telling the encoder its bitrate.
+/// Tests look at the order, also where that thread does not get a processor for longer.
 const SETTLE_TIME: Duration = Duration::from_millis(if cfg!(test) { 30_000 } else { 50 });
 
 /// What a pad knows of its encoder.
@@ -123,6 +123,11 @@ impl Targets {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits, not for long, until nobody is telling the encoder any more.
+    fn settle(&self) {
+        let _unused = self.told.wait_timeout_while(self.inner(), SETTLE_TIME, |inner| inner.busy);
+    }
+
     fn take_hold(&self) -> Option<Hold> {
         self.inner().hold.take()
     }
@@ -171,7 +176,7 @@ impl LiveKitSink {
         if targets.inner().pending {
             self.work(pad, Some(leaf));
         }
-        let _unused = targets.told.wait_timeout_while(targets.inner(), SETTLE_TIME, |inner| inner.busy);
+        targets.settle();
     }
 
     /// A stream is about to begin: its encoder starts with `start-bitrate`, and what the user set it to is noted.
@@ -245,6 +250,8 @@ impl LiveKitSink {
             inner.warned.clear();
         }
         self.work(pad, None);
+        // Whoever is at it does this too.
+        pad.imp().targets.settle();
     }
 
     /// Does what there is to do for `pad`, unless another thread is at it, which then does this too.

@@ -57,7 +57,7 @@ impl Line {
     /// The next message about a target.
     pub fn told(&self) -> gst::Structure {
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(20) {
+        while begin.elapsed() < Duration::from_secs(60) {
             if let Some(told) = self.hear(gst::ClockTime::from_mseconds(100)) {
                 return told;
             }
@@ -366,6 +366,25 @@ fn a_pad_that_goes_lets_its_encoder_go() {
     let line = Line::new(&format!("{LIVE} x264enc name=e bitrate=2000 ! ROOM  fakesrc ! fakesink"));
     line.play();
     line.tell(500_000, true);
+    let (sink, pad) = (line.sink(), line.pad());
+    line.element("e").static_pad("src").unwrap().unlink(&pad).unwrap();
+    sink.release_request_pad(&pad);
+    assert_eq!(line.element("e").property::<u32>("bitrate"), 2000);
+}
+
+#[test]
+fn a_pad_that_goes_while_its_encoder_is_told_leaves_it_as_it_was() {
+    let line = Line::new(&format!("{LIVE} x264enc name=e bitrate=2000 ! ROOM  fakesrc ! fakesink"));
+    line.play();
+    let (telling, told) = std::sync::mpsc::channel();
+    line.element("e").connect_notify(Some("bitrate"), move |encoder, _| {
+        if encoder.property::<u32>("bitrate") == 500 {
+            let _ = telling.send(());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+    line.target(500_000, true);
+    told.recv_timeout(Duration::from_secs(60)).unwrap();
     let (sink, pad) = (line.sink(), line.pad());
     line.element("e").static_pad("src").unwrap().unlink(&pad).unwrap();
     sink.release_request_pad(&pad);

@@ -515,10 +515,12 @@ mod tests {
     #[test]
     fn a_group_is_published_when_its_last_pad_has_caps() {
         let (sink, pads) = sink_with(&[Some(1280), Some(320), None]);
+        let begin = Instant::now();
         for pad in &pads[..2] {
             sink.imp().publish_pad(pad, &leaf(&sink, pad), false);
         }
-        assert_eq!(feeds(&sink, &pads), [None; 3]);
+        // It does not wait for ever, not for a test that gets no processor either.
+        assert!(feeds(&sink, &pads) == [None; 3] || begin.elapsed() >= GROUP_WAIT);
         caps(&sink, &pads[2], Some(640));
         sink.imp().publish_pad(&pads[2], &leaf(&sink, &pads[2]), false);
         let now = feeds(&sink, &pads);

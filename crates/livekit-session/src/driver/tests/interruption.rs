@@ -108,7 +108,7 @@ fn refused() -> Error {
 /// A session with these credentials that joins, loses the room, is refused, and would be let in again.
 fn refused_later(name: &str, credentials: Credentials) -> Bench {
     let url = format!("ws://{name}.invalid");
-    let script = script(&url);
+    let script = only_script(&url);
     let lost = Error::SignalClosed("eof".into());
     *script.joins.lock().unwrap() =
         vec![Join::LoseAfter(1, lost), Join::Fail(refused()), Join::Fail(refused()), Join::Stay].into();

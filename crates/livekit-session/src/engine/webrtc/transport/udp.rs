@@ -189,7 +189,7 @@ mod tests {
 
     async fn receive(sockets: &mut Sockets, buffer: &mut [u8]) -> (usize, SocketAddr, SocketAddr) {
         let received = poll_fn(|cx| sockets.poll_recv(cx, buffer));
-        tokio::time::timeout(Duration::from_secs(30), received).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(60), received).await.unwrap()
     }
 
     fn pair() -> (Sockets, Sockets, SocketAddr, SocketAddr) {
