@@ -6,7 +6,7 @@
 
 //! GStreamer elements for video encoders that speak V4L2 mem2mem: [`v4l2m2menc`] for those of the kernel,
 //! [`jetsonv4l2enc`] for NVIDIA's Jetson boards.
-#![deny(unsafe_code)] // But for the two calls in `nvmm`.
+#![deny(unsafe_code)] // But for the calls in `nvmm`.
 
 mod encoder;
 pub mod jetsonv4l2enc;

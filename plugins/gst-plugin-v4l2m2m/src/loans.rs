@@ -170,9 +170,8 @@ mod imp {
         }
 
         fn release_buffer(&self, mut buffer: gst::Buffer) {
-            // In place of one that the device does not know (any more) there may be another that it does.
+            // In place of one that the device does not know (any more), the next may be one that it does.
             if let Some(picture) = self.picture.get()
-                && picture.lender.has(&picture.layout)
                 && picture.loans.find(&buffer).is_none()
                 && let Some(buffer) = buffer.get_mut()
             {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Pictures that are in memory of the hardware already.
-#![allow(unsafe_code)] // What NVIDIA's elements map is a structure with a pointer; an allocator is given a descriptor.
+// What NVIDIA's elements map is a structure with a pointer; an allocator is given a descriptor; a frame's buffer has no setter.
+#![allow(unsafe_code)]
 
 use std::os::fd::{OwnedFd, RawFd};
 
 use gst::glib;
+use gst::glib::translate::{IntoGlibPtr, ToGlibPtr};
 use gst_allocators::prelude::*;
 use v4l2_m2m::surface::{self, Surface, SurfaceError};
 
@@ -37,6 +39,20 @@ pub(crate) fn dmabuf(buffer: &gst::BufferRef) -> Option<(RawFd, u32)> {
 pub(crate) fn whole(memory: &gst::MemoryRef) -> Option<(RawFd, u32)> {
     let memory = memory.downcast_memory_ref::<gst_allocators::DmaBufMemory>()?;
     (memory.offset() == 0).then(|| (memory.fd(), u32::try_from(memory.maxsize()).unwrap_or(u32::MAX)))
+}
+
+/// Leaves of a frame's picture what its buffer says beside it: times, flags, metas (which the base class hands on). The
+/// memory goes back to its owner once nobody else has it.
+pub(crate) fn forget_picture(frame: &mut gst_video::VideoCodecFrame<'_>) {
+    let what = gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::META;
+    let Some(Ok(rest)) = frame.input_buffer().map(|buffer| buffer.copy_region(what, ..)) else { return };
+    // SAFETY: the frame is valid, and changed under the stream lock, which whoever has it holds. The pointer in it is a
+    // reference of its own: it gets another one, and the old is released.
+    unsafe {
+        let raw = frame.to_glib_none().0;
+        let old = std::mem::replace(&mut (*raw).input_buffer, rest.into_glib_ptr());
+        drop(gst::Buffer::from_glib_full(old));
+    }
 }
 
 /// GStreamer's memory of a DMABuf of `size` bytes.

@@ -22,6 +22,7 @@ use v4l2_m2m::worker::{Coded, Notice, Step, Want, Worker, WorkerError};
 use super::caps;
 use super::import::MOST_IMPORTED;
 use super::{Core, Packaging, lock};
+use crate::nvmm;
 
 /// Latency is reported in steps of this.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
@@ -282,6 +283,10 @@ impl Core {
         };
         if let Some(claim) = self.loans.claim(&buffer, &info, &layout) {
             lock(&self.stats).frames_imported += 1;
+            if let Some(mut frame) = self::frame(obj, number) {
+                // Else upstream would wait for its buffer until the coded picture has gone on.
+                nvmm::forget_picture(&mut frame);
+            }
             return self.give(obj, &worker, slot, Raw::Lent(Arc::new(claim)), number, force);
         }
         lock(&self.stats).frames_copied += 1;
