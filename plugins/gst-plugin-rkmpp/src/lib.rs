@@ -9,6 +9,7 @@
 
 mod device;
 mod dmabuf;
+mod drm;
 mod extra;
 pub mod rkmppdec;
 pub mod rkmppenc;

@@ -10,6 +10,8 @@ use rockchip_mpp::sys::consts;
 use rockchip_mpp::sys::{MppFrameContentLightMetadata, MppFrameMasteringDisplayMetadata};
 use rockchip_mpp::{Format, Picture, PictureColour};
 
+use crate::drm;
+
 pub(crate) const DMABUF: &str = "memory:DMABuf";
 
 /// What downstream has to know; a change means new caps.
@@ -117,6 +119,10 @@ pub(crate) fn src_caps() -> gst::Caps {
     {
         let caps = caps.make_mut();
         caps.append_structure_full(fields(&formats), Some(gst::CapsFeatures::new([DMABUF])));
+        if drm::known() {
+            let drm = drm::template(&fields(&formats), formats.into_iter());
+            caps.append_structure_full(drm, Some(gst::CapsFeatures::new([DMABUF])));
+        }
         caps.append_structure(fields(&plain));
     }
     caps
@@ -128,6 +134,8 @@ pub(crate) struct Choice {
     pub format: VideoFormat,
     /// Caps with `memory:DMABuf`.
     pub dmabuf: bool,
+    /// And with the kernel's name of the format.
+    pub drm: bool,
     /// By the CPU.
     pub unpack: bool,
 }
@@ -140,10 +148,17 @@ pub(crate) fn choose(peer: &gst::Caps, pixels: &Pixels, format: &Format, dmabuf:
         native.filter(|_| dmabuf && !peer.is_any()).map(|format| Choice {
             format,
             dmabuf: true,
+            drm: false,
             unpack: false,
         }),
-        native.map(|format| Choice { format, dmabuf: false, unpack: false }),
-        pixels.unpacked.map(|format| Choice { format, dmabuf: false, unpack: true }),
+        native.filter(|_| dmabuf && !peer.is_any() && drm::known()).map(|format| Choice {
+            format,
+            dmabuf: true,
+            drm: true,
+            unpack: false,
+        }),
+        native.map(|format| Choice { format, dmabuf: false, drm: false, unpack: false }),
+        pixels.unpacked.map(|format| Choice { format, dmabuf: false, drm: false, unpack: true }),
     ];
     candidates.into_iter().flatten().find(|choice| {
         let structure = gst::Structure::builder("video/x-raw")
@@ -154,6 +169,9 @@ pub(crate) fn choose(peer: &gst::Caps, pixels: &Pixels, format: &Format, dmabuf:
         let mut caps = gst::Caps::new_empty();
         let features = choice.dmabuf.then(|| gst::CapsFeatures::new([DMABUF]));
         caps.make_mut().append_structure_full(structure, features);
+        if choice.drm {
+            drm::rename(caps.make_mut());
+        }
         caps.can_intersect(peer)
     })
 }
@@ -183,6 +201,9 @@ pub(crate) fn caps(
         let caps = caps.make_mut();
         if choice.dmabuf {
             caps.set_features(0, Some(gst::CapsFeatures::new([DMABUF])));
+        }
+        if choice.drm {
+            drm::rename(caps);
         }
         if let Some(mastering) = &description.mastering {
             caps.set("mastering-display-info", mastering_display(mastering));

@@ -21,7 +21,7 @@ use super::flow::{Flow, HANG, OWN_BUFFERS, lock};
 use super::format::{self, Description, Pixels};
 use super::output::{self, Agreement, Allocation, Layout};
 use super::settings::{self, Settings};
-use crate::device;
+use crate::{device, drm};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("rkmppdec", gst::DebugColorFlags::empty(), Some("Rockchip MPP decoder"))
@@ -738,6 +738,10 @@ impl RkMppDec {
             let mut state = obj.set_output_state(choice.format, info.width(), info.height(), None)?;
             state.set_info(info.clone());
             state.set_caps(&caps);
+            if let Some(plain) = drm::plain(&caps) {
+                // For the pool that the base class wants, which needs a size.
+                state.set_allocation_caps(&plain);
+            }
             if let Err(error) = obj.negotiate(state) {
                 // While flushing that is nobody's fault.
                 let flushing = obj.src_pad().pad_flags().contains(gst::PadFlags::FLUSHING);

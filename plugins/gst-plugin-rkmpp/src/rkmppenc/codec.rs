@@ -6,6 +6,7 @@ use rockchip_mpp::Coding;
 
 use super::layout::FORMATS;
 use super::level::{self, Level};
+use crate::drm;
 
 /// A codec of the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +110,12 @@ pub(crate) fn sink_caps() -> gst::Caps {
     if let Some(structure) = caps.structure(0).map(ToOwned::to_owned) {
         let features = gst::CapsFeatures::new([gst_allocators::CAPS_FEATURE_MEMORY_DMABUF.as_str()]);
         let mut dmabuf = gst::Caps::new_empty();
-        dmabuf.make_mut().append_structure_full(structure, Some(features));
+        let drm = drm::known()
+            .then(|| drm::template(&structure, FORMATS.iter().map(|format| format.gst.to_str().as_str())));
+        dmabuf.make_mut().append_structure_full(structure, Some(features.clone()));
+        if let Some(drm) = drm {
+            dmabuf.make_mut().append_structure_full(drm, Some(features));
+        }
         dmabuf.make_mut().append(caps);
         caps = dmabuf;
     }

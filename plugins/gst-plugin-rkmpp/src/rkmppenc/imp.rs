@@ -25,7 +25,7 @@ use super::pool::Pool;
 use super::settings::{self, Settings};
 use super::targets::{EVENT, Targets, Wish};
 use super::{HeaderMode, Rotation, bitstream};
-use crate::device;
+use crate::{device, drm};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("rkmppenc", gst::DebugColorFlags::empty(), Some("Rockchip MPP encoder"))
@@ -270,9 +270,12 @@ impl VideoEncoderImpl for RkMppEnc {
                 return self.parent_sink_event(event);
             }
             // What was put before them has to come out before them. The stream lock is not held here.
-            gst::EventView::Eos(_) | gst::EventView::Caps(_) | gst::EventView::SegmentDone(_) => {
-                self.flow.drain()
+            gst::EventView::Caps(caps) => {
+                self.flow.drain();
+                let drm = drm::info(caps.caps()).map(|info| info.format());
+                return self.parent_sink_event(event) && self.reads(drm);
             }
+            gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => self.flow.drain(),
             _ => {}
         }
         self.parent_sink_event(event)
@@ -296,6 +299,10 @@ impl VideoEncoderImpl for RkMppEnc {
 
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        if query.get().0.is_some_and(|caps| drm::info(caps).is_some()) {
+            // Who names dma-bufs like that has them, and the base class would not know their size.
+            return Ok(());
+        }
         self.offer_memory(query);
         self.parent_propose_allocation(query)
     }
@@ -320,6 +327,21 @@ impl RkMppEnc {
             (Err(error), _) => gst::debug!(CAT, imp = self, "no memory is offered: {error}"),
             (_, Err(_)) => {}
         }
+    }
+
+    /// Whether the encoder was set up for this format: to the base class all formats of DMA_DRM caps are the same one, and no
+    /// reason to tell us.
+    fn reads(&self, drm: Option<gst_video::VideoFormat>) -> bool {
+        let known = lock(&self.session).as_ref().map(|session| session.format.gst);
+        let (Some(drm), Some(known)) = (drm, known) else { return true };
+        if drm != known {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ("The dma-bufs' format changes from {known:?} to {drm:?} alone: change the size with it, or stop in between")
+            );
+        }
+        drm == known
     }
 
     fn wish(&self) -> Wish {
@@ -450,7 +472,7 @@ impl RkMppEnc {
     ) -> Result<Session, gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         self.changed.store(false, Ordering::Release);
-        let info = state.info().clone();
+        let info = state.caps().and_then(drm::info).unwrap_or_else(|| state.info().clone());
         let format = layout::find(info.format()).ok_or_else(|| {
             gst::error_msg!(gst::StreamError::Format, ("The encoder cannot read {}", info.format().to_str()))
         })?;
