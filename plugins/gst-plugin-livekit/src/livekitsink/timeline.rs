@@ -6,6 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::clockmap::{ClockMap, Look};
 
+/// What is this far (ns) from where it should be is no time: while a pipeline changes its clock, there is a moment in which
+/// the new clock is read with the base time of the old one. One keeps the time since the machine's start, the other since
+/// 1970, and viewers stand still at a frame that is half a century ahead.
+const ABSURD: i128 = 86_400 * 1_000_000_000;
+
 /// The timeline that all pads of a session share, so that sound and picture stay together.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline {
@@ -39,11 +44,12 @@ impl Timeline {
         stream: &mut Progress,
     ) -> (Duration, Instant) {
         self.clocks.observe(base_time, look);
-        let media_time = self.media_time(base_time, look.running, look.after, frame, stream);
+        let (media_time, frame) = self.media_time(base_time, look.running, look.after, frame, stream);
         (media_time, self.clocks.moment(frame, look.after))
     }
 
-    /// The media time of a frame's running time, while the clock's is `current`.
+    /// The media time of a frame's running time, while the clock's is `current`; and the running time that was taken for it,
+    /// because one that is absurd is not.
     ///
     /// Base times can't be compared: after a change of the clock they are in another clock's units. So what
     /// passed between two of them (a pause, a seek) is taken from the monotonic clock.
@@ -54,14 +60,21 @@ impl Timeline {
         now: Instant,
         frame: gst::ClockTime,
         stream: &mut Progress,
-    ) -> Duration {
-        let (current, frame) = (i128::from(current.nseconds()), i128::from(frame.nseconds()));
+    ) -> (Duration, gst::ClockTime) {
+        let (mut current, mut frame) = (i128::from(current.nseconds()), i128::from(frame.nseconds()));
         let base = self.base.get_or_insert(Base { base_time, offset: 0, last: (current, now) });
+        let (clock, when) = base.last;
+        let elapsed = now.saturating_duration_since(when).as_nanos();
+        let expected = clock + i128::try_from(elapsed).unwrap_or_default();
         if base.base_time != base_time {
-            let (clock, when) = base.last;
-            let elapsed = now.saturating_duration_since(when).as_nanos();
-            base.offset = clock + i128::try_from(elapsed).unwrap_or_default() - current;
+            base.offset = expected - current;
             base.base_time = base_time;
+        }
+        if (current + base.offset - expected).abs() > ABSURD {
+            current = expected - base.offset;
+        }
+        if frame - current > ABSURD {
+            frame = current.max(0);
         }
         base.last = (current + base.offset, now);
         if stream.base_time != Some(base_time) {
@@ -71,7 +84,8 @@ impl Timeline {
         }
         let media = (frame + base.offset).max(0);
         stream.latest = stream.latest.max(media);
-        Duration::from_nanos(u64::try_from(media).unwrap_or(u64::MAX))
+        let running = u64::try_from(frame).map_or(gst::ClockTime::MAX, gst::ClockTime::from_nseconds);
+        (Duration::from_nanos(u64::try_from(media).unwrap_or(u64::MAX)), running)
     }
 }
 
@@ -92,7 +106,7 @@ mod tests {
         fn at(&mut self, base: u64, now: u64, current: u64, frame: u64) -> u64 {
             let s = gst::ClockTime::from_seconds;
             let now = self.2 + Duration::from_secs(now);
-            self.0.media_time(s(base), s(current), now, s(frame), &mut self.1).as_secs()
+            self.0.media_time(s(base), s(current), now, s(frame), &mut self.1).0.as_secs()
         }
     }
 
@@ -133,15 +147,30 @@ mod tests {
         assert_eq!(bench.at(110, 10, 0, 0), 10);
         let (mut other, s) = (Progress::default(), gst::ClockTime::from_seconds);
         let now = bench.2 + Duration::from_secs(12);
-        let media = bench.0.media_time(s(110), s(2), now, s(2), &mut other);
+        let (media, _) = bench.0.media_time(s(110), s(2), now, s(2), &mut other);
         assert_eq!(media, Duration::from_secs(12));
+    }
+
+    /// The new clock with the old one's base time, seen by the source, by the sink, and by both.
+    #[test]
+    fn a_clock_that_is_changed_at_this_moment_makes_no_jump() {
+        let since_1970 = 1_790_000_000;
+        for (current, frame) in [(2, since_1970), (since_1970, 2), (since_1970, since_1970)] {
+            let mut bench = Bench::new();
+            assert_eq!(bench.at(68_000, 0, 0, 0), 0);
+            assert_eq!(bench.at(68_000, 2, current, frame), 2);
+            assert_eq!(bench.at(since_1970, 3, 3, 3), 3);
+            assert_eq!(bench.at(since_1970, 4, 4, 4), 4);
+        }
     }
 
     #[test]
     fn odd_times_do_no_harm() {
         let mut bench = Bench::new();
         let max = u64::MAX / SECOND;
-        assert_eq!(bench.at(0, 0, 0, max), max);
-        assert!(bench.at(1, 5, 0, max) >= max);
+        assert_eq!(bench.at(0, 0, 0, max), 0);
+        assert_eq!(bench.at(0, 1, 1, 86_000), 86_000, "of a long file, as fast as it is read");
+        assert!(bench.at(1, 5, 0, max) >= 5);
+        assert!(bench.at(2, 6, max, 0) >= 6);
     }
 }
