@@ -22,6 +22,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use gst::prelude::*;
 use gst_video::{VideoFormat, VideoInfo};
 use jetson::surface::Surface;
 use jetson::{Bench, H264, bench};
@@ -59,16 +60,19 @@ unsafe impl GlobalAlloc for Counting {
 enum Input {
     Nvmm,
     DmaBuf,
+    /// Pictures that upstream has written to the pool which it was offered.
+    Own,
     System,
 }
 
 impl Input {
-    const ALL: [Self; 3] = [Self::Nvmm, Self::DmaBuf, Self::System];
+    const ALL: [Self; 4] = [Self::Nvmm, Self::DmaBuf, Self::Own, Self::System];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nvmm => "`memory:NVMM`",
             Self::DmaBuf => "DMABuf",
+            Self::Own => "own buffers",
             Self::System => "system memory",
         }
     }
@@ -98,6 +102,7 @@ fn used(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u64 {
 struct Stream {
     bench: Bench,
     pictures: Vec<gst::Buffer>,
+    pool: Option<gst::BufferPool>,
     next: usize,
     // After the element, which reads them.
     _surfaces: Vec<Surface>,
@@ -111,16 +116,18 @@ impl Stream {
         let feature = match input {
             Input::Nvmm => Some("memory:NVMM"),
             Input::DmaBuf => Some("memory:DMABuf"),
-            Input::System => None,
+            Input::Own | Input::System => None,
         };
         if let Some(feature) = feature {
             caps.make_mut().set_features(0, Some(gst::CapsFeatures::new([feature])));
         }
-        bench.harness.set_src_caps(caps);
+        bench.harness.set_src_caps(caps.clone());
+        let pool = (input == Input::Own)
+            .then(|| common::offered_pool(&bench.harness, &caps).expect("upstream is offered buffers"));
         let (mut surfaces, mut pictures) = (Vec::new(), Vec::new());
         for _ in 0..8 {
             pictures.push(match input {
-                Input::System => gst::Buffer::from_mut_slice(vec![0x80_u8; bench.info.size()]),
+                Input::Own | Input::System => gst::Buffer::from_mut_slice(vec![0x80_u8; bench.info.size()]),
                 _ => {
                     let surface = Surface::new(Raw::Nv12, width, height);
                     let picture = if input == Input::Nvmm { surface.nvmm() } else { surface.shared() };
@@ -129,7 +136,7 @@ impl Stream {
                 }
             });
         }
-        let mut stream = Self { bench, pictures, next: 0, _surfaces: surfaces };
+        let mut stream = Self { bench, pictures, pool, next: 0, _surfaces: surfaces };
         // Not counted: the stream is set up, and all descriptors are known.
         stream.run(20, Duration::ZERO);
         stream
@@ -141,7 +148,10 @@ impl Stream {
         for number in 0..frames {
             let due = distance * u32::try_from(number).unwrap();
             std::thread::sleep(due.saturating_sub(begin.elapsed()));
-            let mut picture = self.pictures[self.next % self.pictures.len()].copy();
+            let mut picture = match &self.pool {
+                Some(pool) => pool.acquire_buffer(None).unwrap(),
+                None => self.pictures[self.next % self.pictures.len()].copy(),
+            };
             self.next += 1;
             self.bench.stamp(&mut picture);
             self.bench.harness.push(picture).unwrap();
@@ -269,9 +279,14 @@ fn main() {
         "\n| 1080p30, encoder's time | % of a core | streaming | device | pushing |\n|---|---|---|---|---|"
     );
     let mut loads = Vec::new();
-    for (input, latency) in
-        [(Input::DmaBuf, 0), (Input::DmaBuf, 7), (Input::DmaBuf, 20), (Input::Nvmm, 20), (Input::System, 20)]
-    {
+    for (input, latency) in [
+        (Input::DmaBuf, 0),
+        (Input::DmaBuf, 7),
+        (Input::DmaBuf, 20),
+        (Input::Nvmm, 20),
+        (Input::Own, 20),
+        (Input::System, 20),
+    ] {
         let load = load(input, latency, seconds);
         let [streaming, device, pushing] = load.parts;
         println!(

@@ -527,9 +527,11 @@ fn nothing_leaks() {
     init();
     let emulator = Emulator::new(vec![node()]);
     let element = gst::ElementFactory::make("v4l2m2menc").build().unwrap();
-    for _ in 0..100 {
+    // `scripts/soak` wants more.
+    let cycles = std::env::var("V4L2M2M_CYCLES").ok().and_then(|cycles| cycles.parse().ok()).unwrap_or(100);
+    for _ in 0..cycles {
         with_devices(&emulator, || element.set_state(gst::State::Ready)).unwrap();
         element.set_state(gst::State::Null).unwrap();
     }
-    assert_eq!((emulator.seen().opened, emulator.seen().open), (100, 0));
+    assert_eq!((emulator.seen().opened, emulator.seen().open), (cycles, 0));
 }
