@@ -76,12 +76,16 @@ fn the_session_s_lines_stand_under_their_concern_with_their_element_and_without_
         let name = sink.name();
         wait_until("the attempt of each element", || said("joining timeout=10s", &name));
         wait_until("its failure", || said("not joined error=", &name));
+        wait_until("a word of the signalling crate", || said("connecting to ws://", &name));
     }
     pipelines.iter().for_each(stop);
     let lines = lines.lock().unwrap();
     let joining: Vec<_> = lines.iter().filter(|line| line.text.starts_with("joining ")).collect();
     assert!(joining.iter().all(|line| line.category == "livekitsink-signalling"), "{joining:?}");
     assert!(joining.iter().all(|line| line.level == gst::DebugLevel::Debug), "{joining:?}");
+    let others: Vec<_> = lines.iter().filter(|line| line.text.starts_with("connecting to ")).collect();
+    assert!(others.iter().all(|line| line.category == "livekitsink-signalling"), "{others:?}");
+    assert!(others.iter().all(|line| line.level == gst::DebugLevel::Info), "{others:?}");
     let secrets: Vec<_> = lines.iter().filter(|line| line.text.contains(TOKEN)).collect();
     assert!(secrets.is_empty(), "{secrets:?}");
     assert!(lines.iter().any(|line| line.category == "livekitsink"));

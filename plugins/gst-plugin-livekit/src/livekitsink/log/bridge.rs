@@ -21,7 +21,7 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 use super::limit::Limits;
 use super::scrub::scrub;
-use super::{ALL, about};
+use super::{ALL, about, records};
 use crate::livekitsink::LiveKitSink;
 
 /// Longer lines are cut.
@@ -32,7 +32,16 @@ static TAKEN: LazyLock<bool> = LazyLock::new(tracing::dispatcher::has_been_set);
 
 /// Where a session of this element says what it does; `None` = where the application wants it.
 pub(crate) fn dispatch(sink: &LiveKitSink) -> Option<Dispatch> {
-    (!*TAKEN).then(|| Dispatch::new(Bridge { sink: sink.downgrade(), limits: Mutex::default() }))
+    if *TAKEN {
+        return None;
+    }
+    records::listen();
+    Some(Dispatch::new(Bridge { sink: sink.downgrade(), limits: Mutex::default() }))
+}
+
+/// The element whose session is at work on this thread; `None` = something else is.
+pub(super) fn current_sink() -> Option<LiveKitSink> {
+    tracing::dispatcher::get_default(|dispatch| dispatch.downcast_ref::<Bridge>()?.sink.upgrade())
 }
 
 struct Bridge {
@@ -131,7 +140,7 @@ impl Line {
 }
 
 /// Takes no more than fits.
-struct Bounded<'a>(&'a mut String);
+pub(super) struct Bounded<'a>(pub(super) &'a mut String);
 
 impl fmt::Write for Bounded<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -2,11 +2,12 @@
 
 //! Debug categories: one for each concern, so that a support case needs only the lines that matter.
 //!
-//! Beside the element's own lines these show what the session and the crates below it say, by way of [`bridge`]. All begin with
+//! Beside the element's own lines these show what the session and the crates below it say, by way of [`bridge`] and [`records`]. All begin with
 //! `livekitsink`, so `GST_DEBUG=livekitsink*:6` is all of them.
 
 mod bridge;
 mod limit;
+mod records;
 mod scrub;
 
 use std::sync::LazyLock;
@@ -96,6 +97,7 @@ pub(crate) fn about_event(event: &Event) -> &'static gst::DebugCategory {
         | Event::Offline { .. }
         | Event::Resuming { .. }
         | Event::Resumed { .. }
+        | Event::Moved(_)
         | Event::Disconnected(_)
         | Event::ConnectionQuality { .. } => &SIGNALLING,
         _ => &CAT,
@@ -117,6 +119,21 @@ mod tests {
             }
             let hidden = TARGETS.iter().take(at).find(|(earlier, _)| module.starts_with(earlier));
             assert!(hidden.is_none(), "{module} stands behind {hidden:?}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_the_room_is_signalling() {
+        gst::init().unwrap();
+        let room = livekit_session::RoomInfo {
+            name: "hall".into(),
+            sid: "RM_2".into(),
+            identity: "me".into(),
+            participant_sid: "PA_1".into(),
+            server_version: "1".into(),
+        };
+        for event in [Event::Joined(room.clone()), Event::Moved(room), Event::Disconnected(None)] {
+            assert_eq!(about_event(&event).name(), SIGNALLING.name(), "{event:?}");
         }
     }
 
