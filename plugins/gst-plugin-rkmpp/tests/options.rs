@@ -201,3 +201,74 @@ fn regions_of_interest_reach_the_library_and_leave_nothing() {
     assert_eq!(made.buffers.len(), 20);
     simulator.assert_clean();
 }
+
+#[test]
+fn the_gop_changes_while_frames_are_in_flight() {
+    let simulator = Simulator::new("latency-us=1000");
+    let running = Running::new(&format!(
+        "{} ! {} ! fakesink name=out sync=false",
+        source(-1, "NV12", 320, 240),
+        enc("gop-size=0 max-pending=4")
+    ));
+    running.play();
+    running.wait_for(12);
+    running.element("enc").set_property("gop-size", 5);
+    running.wait_for(running.buffers() + 40);
+    running.pipeline.send_event(gst::event::Eos::new());
+    let made = running.finish();
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{:?} {:?}", made.errors, made.warnings);
+    let keys: Vec<_> = (0..made.buffers.len()).filter(|&index| is_key(&made.buffers[index])).collect();
+    // The change itself makes one, after those that had come by then.
+    assert!(keys.len() > 5 && keys[0] == 0 && keys[1] >= 12, "{keys:?}");
+    assert!(keys[1..].windows(2).all(|pair| pair[1] - pair[0] == 5), "{keys:?}");
+    // None was lost.
+    for (number, buffer) in (0..).zip(&made.buffers) {
+        assert_eq!(buffer.pts().unwrap().mseconds(), number * 1000 / 30);
+    }
+    simulator.assert_clean();
+}
+
+#[test]
+fn the_frame_rate_changes_without_a_lost_frame() {
+    let simulator = Simulator::new("latency-us=1000");
+    let made = run(&format!(
+        "concat name=c ! {} ! fakesink name=out sync=false  {} ! c.  {} ! capssetter caps=video/x-raw,framerate=15/1 ! c.",
+        enc("gop-size=0"),
+        source(10, "NV12", 320, 240),
+        source(10, "NV12", 320, 240)
+    ));
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{:?} {:?}", made.errors, made.warnings);
+    assert_eq!(made.buffers.len(), 20);
+    let rates: Vec<_> = made
+        .caps
+        .iter()
+        .map(|caps| caps.structure(0).unwrap().get::<gst::Fraction>("framerate").unwrap())
+        .collect();
+    assert_eq!(rates, [gst::Fraction::new(30, 1), gst::Fraction::new(15, 1)]);
+    simulator.assert_clean();
+}
+
+#[test]
+fn times_that_jump_are_kept() {
+    let simulator = Simulator::new("");
+    let times = [0, 40, 20, 20, 3_600_000, 10];
+    let running = Running::new(&format!(
+        "appsrc name=src format=time caps=video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
+         ! fakesink name=out sync=false",
+        enc("")
+    ));
+    running.play();
+    let source = running.element("src");
+    for time in times {
+        let mut frame = gst::Buffer::from_mut_slice(vec![0x80; 320 * 240 * 3 / 2]);
+        frame.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(time));
+        let _ = source.emit_by_name::<gst::FlowReturn>("push-buffer", &[&frame]);
+    }
+    let _ = source.emit_by_name::<gst::FlowReturn>("end-of-stream", &[]);
+    let made = running.finish();
+    assert!(made.errors.is_empty() && made.warnings.is_empty(), "{:?} {:?}", made.errors, made.warnings);
+    let out: Vec<_> = made.buffers.iter().map(|buffer| buffer.pts().unwrap().mseconds()).collect();
+    assert_eq!(out, times);
+    drop((made, source));
+    simulator.assert_clean();
+}
