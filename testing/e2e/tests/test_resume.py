@@ -176,7 +176,7 @@ def test_server_stands_still(stage, tmp_path):
 
 def live(uplink, sink=""):
     publisher = uplink.start(f"appsrc name=stamp ! {encoder(kbit=800)} ! livekitsink name=sink {sink}", sources={"stamp": {"width": 320, "height": 240}})
-    uplink.viewer.wait_pictures(15, timeout=20)
+    uplink.viewer.wait_pictures(15)
     return publisher
 
 
