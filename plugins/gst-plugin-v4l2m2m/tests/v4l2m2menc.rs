@@ -64,6 +64,24 @@ fn frames_come_out_once_with_their_times() {
 }
 
 #[test]
+fn times_are_those_of_the_raw_frames_whatever_they_are() {
+    let mut bench = good();
+    let seconds = |seconds| Some(gst::ClockTime::from_seconds(seconds));
+    // Backwards, twice the same, more seconds than 31 bits hold, none at all.
+    let beyond = gst::ClockTime::from_nseconds((1 << 31) * 1_000_000_000 + 1);
+    let times = [seconds(5), seconds(3), seconds(3), Some(beyond), seconds(0), None, seconds(7)];
+    for (number, time) in (0_u8..).zip(times) {
+        let mut buffer = gst::Buffer::from_mut_slice(vec![number; 64 * 96]);
+        buffer.get_mut().unwrap().set_pts(time);
+        assert_eq!(bench.harness.push(buffer), Ok(gst::FlowSuccess::Ok));
+    }
+    bench.eos();
+    assert_eq!(bench.pull().iter().map(|buffer| buffer.pts()).collect::<Vec<_>>(), times);
+    let seen = bench.emulator.seen().corners;
+    assert_eq!(seen, (0..7).map(|n| (n, n)).collect::<Vec<_>>(), "each with its own picture");
+}
+
+#[test]
 fn the_codec_is_downstreams() {
     let mut h265 = bench(node(), "video/x-h265,stream-format=byte-stream,alignment=au", |_| ());
     h265.push(3);
