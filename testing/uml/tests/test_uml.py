@@ -82,11 +82,11 @@ def test_only_the_results_folder_keeps_what_is_written(tmp_path):
 def test_a_command_that_hangs_is_ended_and_leaves_no_process(tmp_path):
     start = time.monotonic()
     # Long enough to boot on a machine that is busy.
-    done = run("--timeout", "10", "--kernel-arg", f"UML_TEST_MARK={tmp_path}", "sh", "-c", "echo began; sleep 600", check=False)
+    done = run("--timeout", "20", "--kernel-arg", f"UML_TEST_MARK={tmp_path}", "sh", "-c", "echo began; sleep 600", check=False)
     assert done.returncode == 124
     assert done.stdout == b"began\n"
-    assert b"not done after 10 s: sh -c" in done.stderr
-    assert time.monotonic() - start < 60
+    assert b"not done after 20 s: sh -c" in done.stderr
+    assert time.monotonic() - start < 80
     assert processes_with(str(tmp_path)) == []
 
 
