@@ -75,7 +75,7 @@ def pipelines(path, sinks):
 def test_twenty_publishers_in_one_process(stage, media):
     path = media.long_run_mp4()
     plain = Watched(stage.launch(pipelines(path, ["h264parse ! fakesink sync=true"] * SINKS), flags=("-q",)))
-    plain.watch(2)
+    plain.until(lambda: plain.most > SINKS, PATIENCE, lambda: f"a thread of each of {SINKS} pipelines; threads {plain.names}, {plain.child.tail()}")
     plain.settle()
     plain_mb = plain.peak_mb()
     plain.child.stop()
