@@ -46,6 +46,9 @@ mod engine;
 mod error;
 mod event;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gop_cache;
 pub mod keyframe;
 mod runtime;

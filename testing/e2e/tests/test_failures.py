@@ -44,12 +44,22 @@ def tokens(stage):
     }
 
 
-@pytest.mark.parametrize("kind", ["garbage", "wrong-secret", "unknown-key", "expired", "no-join-grant"])
-def test_bad_token_is_fatal_at_once(stage, kind):
+@pytest.mark.parametrize(
+    "kind, hint",
+    [
+        ("garbage", "canPublish"),
+        ("wrong-secret", "check api-secret"),
+        ("unknown-key", "api-key is one of this server's"),
+        ("expired", "give a new token"),
+        ("no-join-grant", "must grant roomJoin"),
+    ],
+)
+def test_bad_token_is_fatal_at_once(stage, kind, hint):
     env = stage.env(LIVEKIT_API_KEY=None, LIVEKIT_API_SECRET=None, LIVEKIT_TOKEN=tokens(stage)[kind])
     publisher = stage.live(env=env)
     error = at_once(publisher)
     assert (error["domain"], error["code"]) == (RESOURCE, NOT_AUTHORIZED), error
+    assert hint in error["text"], error
     assert len(publisher.messages("livekit-connecting")) <= 1, "refused credentials must not be tried again"
     assert publisher.wait_exit() == 1
     assert stage.server.participants(stage.room) == []

@@ -4,6 +4,8 @@
 //! that crate calls itself internal and may change.
 
 mod connect;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inbound;
 pub(crate) mod proxy;
 pub(crate) mod regions;

@@ -33,13 +33,14 @@ pub(crate) async fn fetch(config: &SessionConfig, token: &Secret) -> Vec<String>
 /// What of `urls` is worth a try beside `url`. A token must not go anywhere in the clear that was not meant to.
 pub(crate) fn usable(urls: impl IntoIterator<Item = String>, url: &str) -> Vec<String> {
     let is_secure = |url: &url::Url| matches!(url.scheme(), "wss" | "https");
-    let needs_tls = url::Url::parse(url).is_ok_and(|url| is_secure(&url));
+    let is_plain = |url: &url::Url| matches!(url.scheme(), "ws" | "http");
+    let needs_tls = !url::Url::parse(url).is_ok_and(|url| is_plain(&url));
     let mut found: Vec<String> = Vec::new();
     for candidate in urls {
         let Some(parsed) = url::Url::parse(&candidate).ok().filter(|_| candidate.len() <= MAX_URL) else {
             continue;
         };
-        let fits = is_secure(&parsed) || (!needs_tls && matches!(parsed.scheme(), "ws" | "http"));
+        let fits = is_secure(&parsed) || (!needs_tls && is_plain(&parsed));
         let another = redact(&candidate) != redact(url) && !found.contains(&candidate);
         if fits && another && parsed.has_host() && found.len() < MAX_REGIONS {
             found.push(candidate);

@@ -11,10 +11,7 @@ pub(crate) fn advice(error: &Error) -> String {
         Error::NoRoom => "set the property room or the environment variable LIVEKIT_ROOM",
         Error::TlsCaFile { .. } => "set tls-ca-file to a readable PEM file with certificates",
         Error::TokenSource(_) => "check token-file, or what the request-token handler returns",
-        Error::Unauthorized { .. } => {
-            "check the token's lifetime, room and grants (roomJoin, canPublish), or that api-key and \
-             api-secret are those of this server"
-        }
+        Error::Unauthorized { detail, .. } => refusal_hint(detail),
         Error::ServerTooOld { .. } => "update the server",
         Error::Certificate(_) => {
             "if the server's certificate comes from a private authority, name its certificate in tls-ca-file"
@@ -48,6 +45,27 @@ pub(crate) fn advice(error: &Error) -> String {
         _ => return sentence(&error.to_string()),
     };
     format!("{}: {hint}", sentence(&error.to_string()))
+}
+
+/// What to do about refused credentials, by the server's words (livekit-server 1.13).
+fn refusal_hint(detail: &str) -> &'static str {
+    let says = |words: &str| detail.contains(words);
+    if says("API key") {
+        "check that api-key is one of this server's"
+    } else if says("signature") {
+        "the secret that signed the token is not the one that this server has for the key: check api-secret, or where \
+         the token comes from"
+    } else if says("expired") {
+        "give a new token (token-file and the signal request-token are asked anew each time), and check this \
+         machine's clock"
+    } else if says("not valid yet") {
+        "check this machine's clock: the token's time has not come"
+    } else if says("permission") {
+        "the token must grant roomJoin for this room, and canPublish"
+    } else {
+        "check the token's lifetime, room and grants (roomJoin, canPublish), or that api-key and api-secret are \
+         those of this server"
+    }
 }
 
 /// Posts `error` as an element error.
@@ -95,8 +113,20 @@ mod tests {
         let reason = "TLS: received corrupt message of type InvalidContentType".to_string();
         let text = advice(&Error::Unreachable { url: "wss://h".into(), reason });
         assert!(text.ends_with("or the port of its TLS proxy"), "{text}");
-        let text = advice(&Error::Unauthorized { status: 401, detail: "expired".into() });
-        assert!(text.contains("401") && text.contains("expired") && text.contains("canPublish"), "{text}");
         assert!(advice(&Error::NoRoom).contains("LIVEKIT_ROOM"));
+    }
+    #[test]
+    fn refused_credentials_get_advice_by_the_servers_words() {
+        for (detail, hint) in [
+            ("it does not know this API key", "api-key is one of this server's"),
+            ("invalid token: ***, error: token signature is invalid", "check api-secret"),
+            ("invalid token: ***, error: token has invalid claims: token is expired", "give a new token"),
+            ("invalid token: ***, error: token has invalid claims: token is not valid yet", "clock"),
+            ("permissions denied", "must grant roomJoin"),
+            ("", "canPublish"),
+        ] {
+            let text = advice(&Error::Unauthorized { status: 401, detail: detail.into() });
+            assert!(text.contains("401") && text.contains(detail) && text.contains(hint), "{text}");
+        }
     }
 }

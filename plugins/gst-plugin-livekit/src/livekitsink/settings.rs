@@ -338,7 +338,7 @@ fn pad_properties() -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecUInt64::builder("gop-cache-time")
             .nick("GOP cache time")
-            .blurb("The longest group of pictures that is kept for gop-cache, in ns (2 MB at most)")
+            .blurb("The longest group of pictures that is kept for gop-cache, in nanoseconds (2 MB at most)")
             .maximum(60_000_000_000)
             .default_value(nanos(GOP_CACHE_TIME))
             .mutable_playing()
@@ -441,21 +441,21 @@ pub(crate) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecUInt64::builder("connect-timeout")
             .nick("Connect timeout")
-            .blurb("How long one attempt to connect may take, in ns")
+            .blurb("How long one attempt to connect may take, in nanoseconds")
             .minimum(1_000_000)
             .default_value(nanos(defaults.connect_timeout))
             .mutable_ready()
             .build(),
         glib::ParamSpecInt::builder("reconnect-attempts")
             .nick("Reconnect attempts")
-            .blurb("How many attempts to connect may fail in a row before it is an error; -1 = for ever")
+            .blurb("How many attempts to connect may fail in a row before it is an error; 0 = none may, -1 = for ever")
             .minimum(-1)
             .default_value(defaults.reconnect_attempts)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt64::builder("keyframe-min-interval")
             .nick("Keyframe minimum interval")
-            .blurb("Shortest time between two keyframe requests to the encoder of one pad, in ns")
+            .blurb("Shortest time between two keyframe requests to the encoder of one pad, in nanoseconds")
             .maximum(3_600_000_000_000)
             .default_value(nanos(defaults.keyframe_min_interval))
             .mutable_ready()

@@ -237,7 +237,7 @@ fn decrypt(mut packet: proto::EncryptedPacket, e2ee: &E2ee) -> Option<proto::Use
 
 /// Other kinds (chat, remote calls, data streams, transcriptions) are not for us; garbage is nothing either. A session
 /// that encrypts believes nothing that did not come encrypted: the server could have made it.
-fn decode(data: &[u8], reliable: bool, e2ee: Option<&E2ee>) -> Option<ReceivedData> {
+pub(super) fn decode(data: &[u8], reliable: bool, e2ee: Option<&E2ee>) -> Option<ReceivedData> {
     let packet = proto::DataPacket::decode(data).ok()?;
     let user = match (packet.value?, e2ee) {
         (Value::User(user), None) => user,

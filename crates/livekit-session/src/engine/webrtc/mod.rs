@@ -10,6 +10,8 @@ mod codecs;
 mod data;
 mod encryption;
 mod figures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod offer;
 mod paths;
 mod publications;

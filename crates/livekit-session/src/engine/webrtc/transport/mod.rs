@@ -8,6 +8,8 @@
 mod allocation;
 mod batch;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod relay;
 mod servers;
 mod stream;
