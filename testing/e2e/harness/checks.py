@@ -46,7 +46,6 @@ def assert_decoded(viewer, feed, first=None, last=None):
     if not report["missing"]:
         return
     numbers = feed.numbers()
-    assert len(report["missing"]) <= report["received"], report
     wanted = max(numbers) - min(numbers) + 1
     # The statistics are a moment old.
     wait_until(lambda: viewer.inbound(feed)["frames_decoded"] >= wanted, 5, lambda: f"{wanted} decoded pictures: {viewer.inbound(feed)}, {report}")
