@@ -13,18 +13,19 @@ use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoInfo};
-use rockchip_mpp::{Context, Encoder, EncoderConfig, Frame, Group, InputMode, Mpp, SeiMode, Timeout};
+use rockchip_mpp::{Context, Frame, InputMode, Mpp, Timeout};
 
-use super::codec::{self, CODECS, Choice};
+use super::codec::{self, CODECS};
 use super::config::{self, Live};
 use super::flow::{Flow, HANG, Output, lock};
 use super::input::{self, InputError};
-use super::layout::{self, Format, Layout};
+use super::layout::{self, Layout};
 use super::pace::Pace;
 use super::pool::Pool;
+use super::session::Session;
 use super::settings::{self, Settings};
 use super::targets::{EVENT, Targets, Wish};
-use super::{HeaderMode, Rotation, bitstream};
+use super::{Rotation, bitstream};
 use crate::{device, drm};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -32,40 +33,21 @@ pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 /// How long the library waits for a packet, ms. Under 20, old releases spin.
-const OUTPUT_TIMEOUT: Timeout = Timeout::Millis(100);
+pub(super) const OUTPUT_TIMEOUT: Timeout = Timeout::Millis(100);
 /// Between two tries to put a frame into a full queue.
 const RETRY: Duration = Duration::from_millis(1);
-/// A failed encoder is opened again so many times.
-const MAX_RESTARTS: u64 = 3;
-
-/// An encoder with its configuration. Used by the streaming thread only.
-struct Session {
-    mpp: Mpp,
-    encoder: Arc<Encoder>,
-    config: EncoderConfig,
-    group: Option<Group>,
-    info: VideoInfo,
-    format: &'static Format,
-    choice: Choice,
-    /// As the encoder knows it.
-    layout: Layout,
-    live: Live,
-    want_keyframe: bool,
-    warned_copy: bool,
-    warned_regions: bool,
-}
 
 /// The behaviour of the element.
 #[derive(Default)]
 pub struct RkMppEnc {
-    settings: Mutex<Settings>,
+    pub(super) settings: Mutex<Settings>,
     /// Properties or wishes changed.
-    changed: AtomicBool,
+    pub(super) changed: AtomicBool,
     targets: Mutex<Targets>,
     pace: Mutex<Pace>,
     mpp: Mutex<Option<Mpp>>,
     session: Mutex<Option<Session>>,
-    flow: Arc<Flow>,
+    pub(super) flow: Arc<Flow>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -344,7 +326,7 @@ impl RkMppEnc {
         drm == known
     }
 
-    fn wish(&self) -> Wish {
+    pub(super) fn wish(&self) -> Wish {
         lock(&self.targets).wish()
     }
 
@@ -389,79 +371,6 @@ impl RkMppEnc {
                 Err(gst::StateChangeError)
             }
         }
-    }
-
-    fn open_encoder(
-        mpp: Mpp,
-        settings: &Settings,
-        choice: &Choice,
-    ) -> Result<(Arc<Encoder>, EncoderConfig), rockchip_mpp::Error> {
-        // The input time-out decides whether the library works on several frames at once.
-        let parallel = settings.max_pending > 1 && !settings.low_latency && choice.codec.parallel();
-        let input = if parallel { Timeout::NonBlocking } else { Timeout::Blocking };
-        let encoder = Context::new(mpp)?
-            .with_input_timeout(input)?
-            .with_output_timeout(OUTPUT_TIMEOUT)?
-            .into_encoder(choice.codec.coding())?;
-        let mut config = encoder.config()?;
-        // Only now: a change on a running encoder aborts some releases.
-        if settings.temporal_layers > 1 {
-            config.set_temporal_layers(settings.temporal_layers)?;
-        }
-        Ok((Arc::new(encoder), config))
-    }
-
-    /// Sets everything that follows from the format and the properties.
-    fn set_up(
-        &self,
-        session: &mut Session,
-        settings: &Settings,
-        level: Option<super::level::Level>,
-    ) -> Result<(), rockchip_mpp::Error> {
-        let Session { config, choice, live, info, format, layout, .. } = session;
-        config::configure(config, settings, choice, level, live, info)?;
-        config::set_layout(config, format, layout)?;
-        if let Some(extra) = &settings.extra_config {
-            for refused in crate::extra::set(extra, |key, value| config.set(key, value)) {
-                gst::element_imp_warning!(
-                    self,
-                    gst::LibraryError::Settings,
-                    ("extra-config: {refused}. Names and ranges of keys depend on the release of MPP")
-                );
-            }
-        }
-        session.encoder.apply(&session.config)?;
-        lock(&self.flow.stats).bitrate = session.live.rates.target;
-        if settings.bitrate > 0 && settings.bitrate < settings::MIN_BITRATE {
-            gst::element_imp_warning!(
-                self,
-                gst::LibraryError::Settings,
-                (
-                    "bitrate={} bit/s is out of range ({} to {}): using {}",
-                    settings.bitrate,
-                    settings::MIN_BITRATE,
-                    settings::MAX_BITRATE,
-                    session.live.rates.target
-                )
-            );
-        }
-        for key in session.config.unsupported() {
-            gst::info!(CAT, imp = self, "this release of MPP does not know {}", key.to_string_lossy());
-        }
-        if session.choice.codec != codec::Codec::Jpeg {
-            let mode = match settings.header_mode {
-                HeaderMode::EachIdr => rockchip_mpp::HeaderMode::EachIdr,
-                HeaderMode::FirstFrame => rockchip_mpp::HeaderMode::First,
-            };
-            let encoder = &session.encoder;
-            // Not all codecs have either.
-            for result in [encoder.set_sei_mode(SeiMode::Disabled), encoder.set_header_mode(mode)] {
-                if let Err(error) = result {
-                    gst::debug!(CAT, imp = self, "{error}");
-                }
-            }
-        }
-        Ok(())
     }
 
     /// A new format: the same encoder if the codec stays, set up anew, without a restart.
@@ -584,82 +493,11 @@ impl RkMppEnc {
     }
 
     /// What a failed encoder has will not come any more.
-    fn give_up_frames(&self) {
+    pub(super) fn give_up_frames(&self) {
         let obj = self.obj();
         for number in self.flow.abandon() {
             if let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) {
                 let _ = obj.finish_frame(frame);
-            }
-        }
-    }
-
-    /// A failed encoder is closed and opened again, a few times.
-    fn restart(&self, session: &mut Session, reason: &'static str) -> Result<(), gst::FlowError> {
-        let restarts = {
-            let mut stats = lock(&self.flow.stats);
-            stats.restarts += 1;
-            stats.restarts
-        };
-        self.give_up_frames();
-        if restarts > MAX_RESTARTS {
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Failed,
-                ("The hardware encoder failed ({reason}), also after {MAX_RESTARTS} restarts; the kernel's log (dmesg) may tell why")
-            );
-            return Err(gst::FlowError::Error);
-        }
-        gst::element_imp_warning!(
-            self,
-            gst::ResourceError::Failed,
-            ("The hardware encoder failed ({reason}); restarting it ({restarts} of {MAX_RESTARTS})")
-        );
-        let settings = lock(&self.settings).clone();
-        let level = config::level_of(&session.choice, &session.info, &session.live);
-        let reopened =
-            Self::open_encoder(session.mpp, &settings, &session.choice).and_then(|(encoder, config)| {
-                session.encoder = encoder;
-                session.config = config;
-                self.set_up(session, &settings, level)
-            });
-        if let Err(error) = reopened {
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Failed,
-                ("The hardware encoder failed ({reason}) and cannot be opened again: {error}")
-            );
-            return Err(gst::FlowError::Error);
-        }
-        self.flow.set_encoder(Some(session.encoder.clone()));
-        Ok(())
-    }
-
-    /// Properties and wishes that may change while frames are in flight.
-    fn apply_changes(&self, session: &mut Session) {
-        if !self.changed.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let settings = lock(&self.settings).clone();
-        let live = Live::new(&settings, &self.wish(), &session.info, session.choice.codec);
-        if live == session.live {
-            return;
-        }
-        let applied = live
-            .apply(&mut session.config, session.choice.codec)
-            .and_then(|()| session.encoder.apply(&session.config));
-        match applied {
-            Ok(()) => {
-                gst::debug!(CAT, imp = self, "now {live:?}");
-                session.live = live;
-                lock(&self.flow.stats).bitrate = live.rates.target;
-            }
-            Err(error) => {
-                gst::element_imp_warning!(
-                    self,
-                    gst::LibraryError::Settings,
-                    ("The encoder refused a change and stays as it is: {error}")
-                );
-                let _ = session.live.apply(&mut session.config, session.choice.codec);
             }
         }
     }

@@ -35,6 +35,7 @@ mod layout;
 mod level;
 mod pace;
 mod pool;
+mod session;
 mod settings;
 mod stats;
 mod targets;
