@@ -44,6 +44,12 @@ def is_active(publisher, pad):
     return told[-1] if told else True
 
 
+def why(publisher, feed):
+    """Whether a layer is missing because nothing of it is sent, or because the server does not pass it on."""
+    layers = {pad: (is_active(publisher, pad), stats(publisher, pad)["frames-sent"]) for pad in BY_QUALITY.values()}
+    return f"the picture is {width(feed)} wide; active and frames sent: {layers}; {publisher.summary()}"
+
+
 def announced(stage):
     layers = stage.server.wait_participant(stage.room, "camera", tracks=1)["tracks"][0]["layers"]
     return [(layer.get("rid", ""), layer.get("quality", "LOW"), layer["width"], layer["height"]) for layer in layers]
@@ -59,10 +65,10 @@ def test_each_viewer_gets_the_layer_asked_for(stage):
     assert {m["track-sid"] for m in publisher.messages("livekit-published")} == {feed.sid}, "one track"
     assert {m["pad"] for m in publisher.messages("livekit-published")} == set(SIZES), "each pad is told"
     assert [stats(publisher, BY_QUALITY[q])["layer"] for q in (LOW, MEDIUM, HIGH)] == [0, 1, 2]
-    wait_until(lambda: width(feed) == 640, PATIENCE, lambda: f"the largest layer; it is {width(feed)}")
+    wait_until(lambda: width(feed) == 640, PATIENCE, lambda: f"the largest layer; {why(publisher, feed)}")
 
     ask(viewer, feed, LOW)
-    wait_until(lambda: width(feed) == 160, CHANGE_LIMIT, lambda: f"the smallest layer; it is {width(feed)}")
+    wait_until(lambda: width(feed) == 160, CHANGE_LIMIT, lambda: f"the smallest layer; {why(publisher, feed)}")
     for pad in ("video_2", "video_0"):
         wait_until(lambda: not is_active(publisher, pad), IDLE_LIMIT, f"{pad} to be told that nobody needs it")
     assert is_active(publisher, "video_1")
@@ -79,7 +85,7 @@ def test_each_viewer_gets_the_layer_asked_for(stage):
         assert not is_active(publisher, pad)
         before = stats(publisher, pad)
         ask(viewer, feed, quality)
-        wait_until(lambda: width(feed) == SIZES[pad][0], CHANGE_LIMIT, lambda: f"{pad}; the picture is {width(feed)} wide")
+        wait_until(lambda: width(feed) == SIZES[pad][0], CHANGE_LIMIT, lambda: f"{pad}; {why(publisher, feed)}")
         # The message may be behind the picture.
         wait_until(lambda: is_active(publisher, pad), PATIENCE, f"{pad} to be told that it is needed")
         after = stats(publisher, pad)
