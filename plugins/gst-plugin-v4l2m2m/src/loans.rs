@@ -13,6 +13,7 @@ use v4l2_m2m::loan::{Claim, Lender, Loan};
 use v4l2_m2m::picture::Layout;
 
 use crate::encoder::lock;
+use crate::pool::{describe, placement};
 
 /// What of the device's is with upstream.
 #[derive(Clone, Debug, Default)]
@@ -64,15 +65,6 @@ impl Loans {
         };
         if whole && same { loan.claim(Arc::new(buffer.clone())) } else { None }
     }
-}
-
-/// Strides and offsets of the planes in a buffer whose memories are the device's pieces.
-fn placement(layout: &Layout) -> Option<(Vec<i32>, Vec<usize>)> {
-    let strides =
-        layout.planes().iter().map(|plane| i32::try_from(plane.stride).ok()).collect::<Option<_>>()?;
-    let start = |memory: usize| layout.used().iter().take(memory).map(|used| *used as usize).sum::<usize>();
-    let offsets = layout.planes().iter().map(|plane| start(plane.memory) + plane.offset).collect();
-    Some((strides, offsets))
 }
 
 glib::wrapper! {
@@ -156,16 +148,7 @@ mod imp {
             } else {
                 writable.append_memory(gst::Memory::with_size(picture.size as usize));
             }
-            gst_video::VideoMeta::add_full(
-                writable,
-                gst_video::VideoFrameFlags::empty(),
-                picture.info.format(),
-                picture.info.width(),
-                picture.info.height(),
-                &picture.offsets,
-                &picture.strides,
-            )
-            .map_err(|_| gst::FlowError::Error)?;
+            describe(writable, &picture.info, &picture.strides, &picture.offsets)?;
             Ok(buffer)
         }
 

@@ -13,6 +13,28 @@ use v4l2_m2m::picture::Layout;
 use crate::encoder::lock;
 use crate::nvmm;
 
+/// Strides and offsets of the planes in a buffer whose memories are the pieces that the device wants.
+pub(crate) fn placement(layout: &Layout) -> Option<(Vec<i32>, Vec<usize>)> {
+    let strides =
+        layout.planes().iter().map(|plane| i32::try_from(plane.stride).ok()).collect::<Option<_>>()?;
+    let start = |memory: usize| layout.used().iter().take(memory).map(|used| *used as usize).sum::<usize>();
+    let offsets = layout.planes().iter().map(|plane| start(plane.memory) + plane.offset).collect();
+    Some((strides, offsets))
+}
+
+/// Says of a buffer where the planes of its picture lie.
+pub(crate) fn describe(
+    buffer: &mut gst::BufferRef,
+    info: &gst_video::VideoInfo,
+    strides: &[i32],
+    offsets: &[usize],
+) -> Result<(), gst::FlowError> {
+    let (flags, format) = (gst_video::VideoFrameFlags::empty(), info.format());
+    gst_video::VideoMeta::add_full(buffer, flags, format, info.width(), info.height(), offsets, strides)
+        .map(|_| ())
+        .map_err(|_| gst::FlowError::Error)
+}
+
 glib::wrapper! {
     /// A pool of DMABufs from the kernel's heap.
     pub struct HeapPool(ObjectSubclass<imp::HeapPool>) @extends gst::BufferPool, gst::Object;
@@ -24,9 +46,7 @@ impl HeapPool {
     pub(crate) fn new(info: &gst_video::VideoInfo, layout: &Layout) -> Option<(Self, u32)> {
         let &[size] = layout.used() else { return None };
         let heap = Heap::open(Path::new(heap::SYSTEM)).ok()?;
-        let planes = layout.planes();
-        let strides = planes.iter().map(|plane| i32::try_from(plane.stride).ok()).collect::<Option<_>>()?;
-        let offsets = planes.iter().map(|plane| plane.offset).collect();
+        let (strides, offsets) = placement(layout)?;
         let pool: Self = glib::Object::new();
         let picture = imp::Picture { heap, info: info.clone(), strides, offsets, size: size as usize };
         pool.imp().picture.set(picture).ok()?;
@@ -85,16 +105,7 @@ mod imp {
             let mut buffer = gst::Buffer::new();
             let writable = buffer.get_mut().ok_or(gst::FlowError::Error)?;
             writable.append_memory(memory.map_err(|_| gst::FlowError::Error)?);
-            gst_video::VideoMeta::add_full(
-                writable,
-                gst_video::VideoFrameFlags::empty(),
-                picture.info.format(),
-                picture.info.width(),
-                picture.info.height(),
-                &picture.offsets,
-                &picture.strides,
-            )
-            .map_err(|_| gst::FlowError::Error)?;
+            describe(writable, &picture.info, &picture.strides, &picture.offsets)?;
             Ok(buffer)
         }
     }
