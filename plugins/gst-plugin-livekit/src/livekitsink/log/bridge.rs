@@ -74,6 +74,30 @@ fn most() -> LevelFilter {
     }
 }
 
+/// A line of somebody else's, without its secrets, and how many like it were not shown; with its file, module and line.
+pub(super) fn show(
+    category: &gst::DebugCategory,
+    sink: Option<&super::super::LiveKitSink>,
+    level: gst::DebugLevel,
+    text: &str,
+    missed: u32,
+    (file, module, line): (Option<&str>, Option<&str>, Option<u32>),
+) {
+    let mut text = scrub(text);
+    if missed > 0 {
+        let _ = write!(text, " (and {missed} more like this, not shown)");
+    }
+    let file = file.unwrap_or("?");
+    category.log(
+        sink,
+        level,
+        glib::GString::from(file.rsplit('/').next().unwrap_or(file)).as_gstr(),
+        module.unwrap_or("?"),
+        line.unwrap_or_default(),
+        format_args!("{text}"),
+    );
+}
+
 impl Subscriber for Bridge {
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(most())
@@ -97,19 +121,8 @@ impl Subscriber for Bridge {
         };
         let mut line = Line::default();
         event.record(&mut line);
-        let mut text = scrub(&line.text());
-        if missed > 0 {
-            let _ = write!(text, " (and {missed} more like this, not shown)");
-        }
-        let (file, module) = (metadata.file().unwrap_or("?"), metadata.module_path().unwrap_or("?"));
-        about(metadata.target()).log(
-            self.sink.upgrade().as_ref(),
-            level,
-            glib::GString::from(file.rsplit('/').next().unwrap_or(file)).as_gstr(),
-            module,
-            metadata.line().unwrap_or_default(),
-            format_args!("{text}"),
-        );
+        let place = (metadata.file(), metadata.module_path(), metadata.line());
+        show(about(metadata.target()), self.sink.upgrade().as_ref(), level, &line.text(), missed, place);
     }
 
     // Spans are not shown.

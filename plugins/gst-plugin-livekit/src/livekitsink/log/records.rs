@@ -10,13 +10,11 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
-use gst::glib;
 use gst::prelude::*;
 
 use super::SIGNALLING;
-use super::bridge::{Bounded, current_sink};
+use super::bridge::{Bounded, current_sink, show};
 use super::limit::Limits;
-use super::scrub::scrub;
 
 /// The crates that we listen to. Others (the WebSocket's) print what they send byte for byte, tokens included.
 const CRATES: [&str; 2] = ["livekit_signaling", "livekit_net"];
@@ -67,19 +65,8 @@ impl Log for Records {
         let mut text = String::new();
         // What is too long is cut.
         let _ = write!(Bounded(&mut text), "{}", record.args());
-        let mut text = scrub(&text);
-        if missed > 0 {
-            let _ = write!(text, " (and {missed} more like this, not shown)");
-        }
-        let file = record.file().unwrap_or("?");
-        SIGNALLING.log(
-            current_sink().as_ref(),
-            level(record.level()),
-            glib::GString::from(file.rsplit('/').next().unwrap_or(file)).as_gstr(),
-            record.module_path().unwrap_or("?"),
-            record.line().unwrap_or_default(),
-            format_args!("{text}"),
-        );
+        let place = (record.file(), record.module_path(), record.line());
+        show(&SIGNALLING, current_sink().as_ref(), level(record.level()), &text, missed, place);
     }
 
     fn flush(&self) {}
