@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::e2ee::E2ee;
 use crate::error::Error;
+use crate::signal::RefusedCounters;
 pub use crate::signal::proxy::Proxies;
 
 /// A string that must not be seen: prints as `***`, in `Debug` too.
@@ -144,6 +145,8 @@ pub struct SessionConfig {
     /// subscriber that the process has, if it has one. With URLs and messages of the server come tokens and passwords: who
     /// shows it to anybody takes them out.
     pub log: Option<tracing::Dispatch>,
+    /// Where it is counted what the server said and was not taken; each session has its own.
+    pub(crate) refused: Arc<RefusedCounters>,
 }
 
 impl SessionConfig {
@@ -170,6 +173,7 @@ impl SessionConfig {
             e2ee: None,
             user_agent: None,
             log: None,
+            refused: Arc::default(),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::event::{ConnectionState, KeyframeReason, Observer, TrackId};
 use crate::frame::{DropReason, Frame, MAX_FRAME_BYTES, Outcome};
 use crate::gop_cache::GopCacheConfig;
+use crate::signal::RefusedCounters;
 use crate::stats::{SessionStats, TrackCounters, TrackStats};
 
 /// Frames on their way from [`Track::write`] to the transport may hold this much; beyond it the network
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) status: Mutex<Status>,
     pub(crate) data: DataShared,
     ended: Condvar,
+    refused: Arc<RefusedCounters>,
     next_track: AtomicU64,
 }
 
@@ -198,6 +200,7 @@ impl Session {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         config.validate()?;
+        config.refused = Arc::default();
         // Beyond these nobody waits, and arithmetic with them is safe.
         config.connect_timeout = config.connect_timeout.min(MAX_CONNECT_TIMEOUT);
         config.prime_hold = config.prime_hold.min(MAX_PRIME_HOLD);
@@ -210,6 +213,7 @@ impl Session {
             status: Mutex::default(),
             data: DataShared::default(),
             ended: Condvar::new(),
+            refused: config.refused.clone(),
             next_track: AtomicU64::new(1),
         });
         let log = config.log.clone();
@@ -269,6 +273,7 @@ impl Session {
         let status = self.shared.status();
         let mut stats = status.stats.clone();
         stats.data = data;
+        self.shared.refused.fill(&mut stats);
         stats.offline += status.offline_since.map_or(Duration::ZERO, |since| since.elapsed());
         stats.tracks = status
             .tracks

@@ -69,6 +69,12 @@ pub struct SessionStats {
     pub resumes: u32,
     /// How long altogether no frame could be sent, since the room was joined first.
     pub offline: Duration,
+    /// Signalling messages that were not taken because they are none of the protocol, or hold what cannot be read.
+    pub signalling_malformed: u64,
+    /// … because they are larger, or have more parts, than any that a server has cause to send.
+    pub signalling_too_large: u64,
+    /// … because they are of a kind that is not known here; a newer server may send such.
+    pub signalling_unknown: u64,
     /// The server's opinion of our connection, since it has one.
     pub quality: Option<ConnectionQuality>,
     /// From the start of the session to the first join.
@@ -98,6 +104,13 @@ pub struct TrackStats {
     pub frames_dropped: [u64; DropReason::ALL.len()],
     /// RTP packets sent, retransmissions included, since the last (re)connect.
     pub packets_sent: u64,
+    /// Packets sent again because the server asked for them.
+    pub retransmits: u64,
+    /// Datagrams of the stream that carries retransmissions (RFC 4588): with what is asked for go packets that are repeated,
+    /// or empty, to see how much the network carries.
+    pub rtx_packets: u64,
+    /// Their bytes.
+    pub rtx_bytes: u64,
     /// Picture loss indications received.
     pub pli: u64,
     /// Full intra requests received.

@@ -240,6 +240,8 @@ fn nonsense_from_the_server_is_survived() {
         join("1.13.3"),
         Message::binary(vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f]),
         Message::text("text is not part of the protocol"),
+        // A kind with the number 1000.
+        Message::binary(vec![0xc2, 0x3e, 1, 0]),
         response(M::Answer(description("not an SDP"))),
         response(M::Offer(description("v=0"))),
         response(M::Trickle(proto::TrickleRequest { candidate_init: "{".into(), ..Default::default() })),
@@ -261,6 +263,9 @@ fn nonsense_from_the_server_is_survived() {
     run.wait("the last message", |e| matches!(e, Event::ConnectionQuality { .. }).then_some(()));
     let losses = |e: &&Event| matches!(e, Event::Offline { .. } | Event::Disconnected(_));
     assert_eq!(run.events.lock().unwrap().iter().find(losses).map(|e| format!("{e:?}")), None);
+    let stats = run.session.stats();
+    let counted = (stats.signalling_malformed, stats.signalling_too_large, stats.signalling_unknown);
+    assert_eq!(counted, (3, 0, 2), "the candidate that is no JSON is one of the first kind");
     run.session.leave();
     assert!(run.session.wait_ended(WAIT), "leaving never ends");
 }
@@ -357,6 +362,8 @@ fn messages_that_would_fill_memory_are_not_taken() {
     })));
     let run = start(&serve(Reply::Messages(messages)), None);
     run.wait("the last message", |e| matches!(e, Event::ConnectionQuality { .. }).then_some(()));
+    let stats = run.session.stats();
+    assert_eq!((stats.signalling_malformed, stats.signalling_too_large), (0, 2));
     let events = run.events.lock().unwrap();
     let sid = |e: &Event| match e {
         Event::ParticipantJoined(p) => Some(p.sid.clone()),

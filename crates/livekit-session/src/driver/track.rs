@@ -55,6 +55,9 @@ pub(super) struct LayerState {
 /// Counts of the engines of earlier stays: each begins at 0.
 #[derive(Debug, Default)]
 struct Earlier {
+    retransmits: u64,
+    rtx_packets: u64,
+    rtx_bytes: u64,
     pli: u64,
     fir: u64,
     nack: u64,
@@ -171,6 +174,9 @@ impl TrackState {
         self.primed = None;
         for layer in &mut self.layers {
             let last = std::mem::take(&mut layer.engine_stats);
+            layer.earlier.retransmits += last.retransmits;
+            layer.earlier.rtx_packets += last.rtx_packets;
+            layer.earlier.rtx_bytes += last.rtx_bytes;
             layer.earlier.pli += last.pli;
             layer.earlier.fir += last.fir;
             layer.earlier.nack += last.nack;
@@ -219,6 +225,9 @@ impl TrackState {
                 layer: index,
                 sid: self.sid.clone(),
                 packets_sent: engine.packets,
+                retransmits: layer.earlier.retransmits + engine.retransmits,
+                rtx_packets: layer.earlier.rtx_packets + engine.rtx_packets,
+                rtx_bytes: layer.earlier.rtx_bytes + engine.rtx_bytes,
                 pli: layer.earlier.pli + engine.pli,
                 fir: layer.earlier.fir + engine.fir,
                 nack: layer.earlier.nack + engine.nack,

@@ -121,6 +121,9 @@ pub(crate) struct SendCounters {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EngineTrackStats {
     pub(crate) packets: u64,
+    pub(crate) retransmits: u64,
+    pub(crate) rtx_packets: u64,
+    pub(crate) rtx_bytes: u64,
     pub(crate) pli: u64,
     pub(crate) fir: u64,
     pub(crate) nack: u64,

@@ -6,11 +6,14 @@
 //! too large, and not more than we have room for: beyond that nothing is read, and the network holds the server back.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use livekit_protocol as proto;
 use prost::Message as _;
 use tokio::sync::Notify;
+
+use crate::stats::SessionStats;
 
 /// Messages that wait for us, at most …
 pub(super) const MAX_WAITING: usize = 512;
@@ -39,6 +42,31 @@ pub(super) enum Refused {
     /// None of the kinds that we know.
     #[error("it says nothing that is known here")]
     Unknown,
+}
+
+/// How many messages of a session's server were not taken, for each reason.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedCounters {
+    malformed: AtomicU64,
+    too_large: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl RefusedCounters {
+    pub(super) fn count(&self, refused: &Refused) {
+        let counter = match refused {
+            Refused::Malformed => &self.malformed,
+            Refused::TooLarge(_) | Refused::TooManyParts => &self.too_large,
+            Refused::Unknown => &self.unknown,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn fill(&self, stats: &mut SessionStats) {
+        stats.signalling_malformed = self.malformed.load(Relaxed);
+        stats.signalling_too_large = self.too_large.load(Relaxed);
+        stats.signalling_unknown = self.unknown.load(Relaxed);
+    }
 }
 
 /// The message in `bytes`, if it is one that may be taken. `first` = of its connection.

@@ -28,6 +28,8 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Secret, SessionConfig};
 use crate::error::{Error, LeaveReason, redact};
+use inbound::Refused;
+pub(crate) use inbound::RefusedCounters;
 use transport::{ATTEMPT, Attempt};
 
 /// The signalling protocol we speak. 18 implies data channels negotiated out of band.
@@ -185,6 +187,11 @@ impl Signal {
     /// Of these addresses, the ones that are worth a try in place of this one.
     pub(crate) fn usable(&self, urls: impl IntoIterator<Item = String>) -> Vec<String> {
         regions::usable(urls, &self.config.url)
+    }
+
+    /// A message has something in it that cannot be read.
+    pub(crate) fn is_malformed(&self) {
+        self.config.refused.count(&Refused::Malformed);
     }
 
     /// Queues a message; order is kept.

@@ -26,13 +26,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tracing::warn;
 
 use crate::config::SessionConfig;
 use crate::error::{Error, redact};
-use crate::signal::inbound::{self, Backlog};
+use crate::signal::inbound::{self, Backlog, Refused, RefusedCounters};
 use crate::signal::proxy::Proxies;
 use crate::signal::{connect, tls};
 
@@ -53,6 +54,7 @@ tokio::task_local! {
 pub(crate) struct Attempt {
     pub(crate) ca_file: Option<PathBuf>,
     proxies: Proxies,
+    refused: Arc<RefusedCounters>,
     found: Mutex<Found>,
     /// Messages of its connection that wait to be acted on.
     backlog: Arc<Backlog>,
@@ -69,7 +71,7 @@ struct Found {
 impl Attempt {
     pub(crate) fn new(config: &SessionConfig) -> Arc<Self> {
         let (ca_file, proxies) = (config.tls_ca_file.clone(), config.proxies.clone());
-        Arc::new(Self { ca_file, proxies, ..Self::default() })
+        Arc::new(Self { ca_file, proxies, refused: config.refused.clone(), ..Self::default() })
     }
 
     /// Why dialling failed, if it did.
@@ -241,7 +243,13 @@ impl WsClient for Transport {
         Ok(WsConnectResult {
             connection: Arc::new(Connection {
                 sink: tokio::sync::Mutex::new(sink),
-                reader: tokio::sync::Mutex::new(Reader { stream, next: None, first: true, told: false }),
+                reader: tokio::sync::Mutex::new(Reader {
+                    stream,
+                    next: None,
+                    first: true,
+                    told: false,
+                    refused: ATTEMPT.try_with(|attempt| attempt.refused.clone()).unwrap_or_default(),
+                }),
                 backlog: ATTEMPT.try_with(|attempt| attempt.backlog.clone()).unwrap_or_default(),
                 cancelled: ATTEMPT.try_with(|attempt| attempt.cancelled.subscribe()).ok(),
             }),
@@ -264,6 +272,7 @@ struct Reader {
     first: bool,
     /// A message was refused, and that was said.
     told: bool,
+    refused: Arc<RefusedCounters>,
 }
 
 impl Reader {
@@ -272,9 +281,7 @@ impl Reader {
         let message = match inbound::check(&bytes, self.first) {
             Ok(message) => message,
             Err(refused) => {
-                if !std::mem::replace(&mut self.told, true) {
-                    warn!(%refused, "a message of the server is not taken, and others like it neither");
-                }
+                self.refuse(&refused);
                 return None;
             }
         };
@@ -287,6 +294,13 @@ impl Reader {
             backlog.add(next.len());
         }
         Some(bytes)
+    }
+
+    fn refuse(&mut self, refused: &Refused) {
+        self.refused.count(refused);
+        if !std::mem::replace(&mut self.told, true) {
+            warn!(%refused, "a message of the server is not taken, and others like it neither");
+        }
     }
 }
 
@@ -348,10 +362,21 @@ impl WsConnection for Connection {
                     }
                 }
                 Some(Ok(Message::Close(_))) | None => return Ok(None),
-                // Text is not part of the protocol; pings are answered by the library.
+                // Text is not part of the protocol.
+                Some(Ok(Message::Text(_))) => reader.refuse(&Refused::Unknown),
+                // Pings are answered by the library.
                 Some(Ok(_)) => {}
                 Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => return Ok(None),
-                Some(Err(error)) => return Err(connection(error)),
+                Some(Err(error)) => {
+                    // What is lost in the middle of a stream cannot be found again: the connection is over.
+                    match &error {
+                        WsError::Capacity(_) => reader.refuse(&Refused::TooLarge(MAX_MESSAGE)),
+                        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {}
+                        WsError::Protocol(_) => reader.refuse(&Refused::Malformed),
+                        _ => {}
+                    }
+                    return Err(connection(error));
+                }
             }
         }
     }

@@ -28,6 +28,9 @@ pub(crate) fn structure(
         .field("reconnects", stats.reconnects)
         .field("resumes", stats.resumes)
         .field("offline-time", nanos(stats.offline))
+        .field("signalling-malformed", stats.signalling_malformed)
+        .field("signalling-too-large", stats.signalling_too_large)
+        .field("signalling-unknown", stats.signalling_unknown)
         .field_if_some("connection-quality", stats.quality.map(messages::quality_name))
         .field_if_some("time-to-join", stats.time_to_join.map(nanos))
         .build();
@@ -51,6 +54,9 @@ fn track_structure(track: &TrackStats, early: u64) -> gst::Structure {
         .field("frames-dropped", track.frames_dropped_total() + early)
         .field("dropped-early", early)
         .field("packets-sent", track.packets_sent)
+        .field("retransmits", track.retransmits)
+        .field("rtx-packets", track.rtx_packets)
+        .field("rtx-bytes", track.rtx_bytes)
         .field("pli", track.pli)
         .field("fir", track.fir)
         .field("nack", track.nack)
@@ -90,17 +96,24 @@ mod tests {
         let mut track = TrackStats { frames_sent: 5, loss: Some(0.25), ..TrackStats::default() };
         track.frames_dropped[1] = 2;
         track.jitter = Some(Duration::from_micros(1500));
+        (track.retransmits, track.rtx_packets, track.rtx_bytes) = (3, 4, 400);
         (track.packets_lost, track.queue_time) = (9, Duration::from_millis(20));
         track.keyframes.forwarded = 7;
         track.keyframes.answer_median = Some(Duration::from_millis(4));
         let stats = SessionStats {
             rtt: Some(Duration::from_millis(3)),
+            signalling_malformed: 1,
+            signalling_too_large: 2,
+            signalling_unknown: 3,
             tracks: vec![track, TrackStats::default()],
             ..SessionStats::default()
         };
         let all = structure(&stats, "me", &[Some(("video_0".into(), 3)), None]);
         assert_eq!(all.get::<u64>("rtt"), Ok(3_000_000));
         assert!(!all.has_field("bandwidth-estimate"));
+        for (n, refused) in ["malformed", "too-large", "unknown"].into_iter().enumerate() {
+            assert_eq!(all.get::<u64>(format!("signalling-{refused}")), Ok(n as u64 + 1));
+        }
         let video = all.get::<gst::Structure>("video_0").unwrap();
         assert_eq!(video.get::<u64>("frames-sent"), Ok(5));
         assert_eq!(video.get::<u64>("frames-dropped"), Ok(5));
@@ -108,6 +121,8 @@ mod tests {
         assert_eq!(video.get::<u64>("dropped-waiting-for-keyframe"), Ok(2));
         assert_eq!(video.get::<f64>("loss"), Ok(0.25));
         assert_eq!((video.get::<u64>("jitter"), video.get::<u64>("packets-lost")), (Ok(1_500_000), Ok(9)));
+        assert_eq!((video.get::<u64>("retransmits"), video.get::<u64>("rtx-packets")), (Ok(3), Ok(4)));
+        assert_eq!(video.get::<u64>("rtx-bytes"), Ok(400));
         assert_eq!(video.get::<u64>("queue-time"), Ok(20_000_000));
         assert!(!video.has_field("rtt") && !video.has_field("target-bitrate"));
         assert_eq!(video.get::<u64>("keyframe-requests"), Ok(7));

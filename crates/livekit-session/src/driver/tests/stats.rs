@@ -27,6 +27,9 @@ fn counts_go_on_in_the_next_room_and_what_was_said_of_the_last_one_is_forgotten(
     let (rtt, jitter) = (Some(Duration::from_millis(30)), Some(Duration::from_millis(2)));
     let first = EngineTrackStats {
         packets: 50,
+        retransmits: 5,
+        rtx_packets: 9,
+        rtx_bytes: 900,
         pli: 2,
         fir: 1,
         nack: 3,
@@ -39,14 +42,28 @@ fn counts_go_on_in_the_next_room_and_what_was_said_of_the_last_one_is_forgotten(
     report(&b, &track, first);
     let told = wait_for_stats(&b, "the first figures", |stats| stats.nack == 3);
     assert_eq!((told.pli, told.fir, told.packets_sent, told.packets_lost), (2, 1, 50, 4));
+    assert_eq!((told.retransmits, told.rtx_packets, told.rtx_bytes), (5, 9, 900));
     assert_eq!((told.rtt, told.jitter, told.loss), (rtt, jitter, Some(0.5)));
     let _ = track.write(frame(&[1]));
     b.wait_for("the next room", published(2));
     let told = wait_for_stats(&b, "nothing said yet", |stats| stats.loss.is_none());
     assert_eq!((told.rtt, told.jitter, told.packets_sent), (None, None, 0));
-    report(&b, &track, EngineTrackStats { packets: 7, nack: 1, lost: 1, ..Default::default() });
+    report(
+        &b,
+        &track,
+        EngineTrackStats {
+            packets: 7,
+            retransmits: 1,
+            rtx_packets: 2,
+            rtx_bytes: 200,
+            nack: 1,
+            lost: 1,
+            ..Default::default()
+        },
+    );
     let told = wait_for_stats(&b, "the next figures", |stats| stats.packets_sent == 7);
     assert_eq!((told.pli, told.fir, told.nack, told.packets_lost), (2, 1, 4, 5));
+    assert_eq!((told.retransmits, told.rtx_packets, told.rtx_bytes), (6, 11, 1100));
 }
 
 #[test]

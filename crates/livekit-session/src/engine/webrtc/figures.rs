@@ -22,11 +22,23 @@ const LOST_SIGN: u64 = 1 << 23;
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     streams: HashMap<(TrackId, usize), Stream>,
+    /// What left by the SSRCs of these streams, and of their retransmissions. str0m tells both as one sum only.
+    sent: HashMap<u32, Sent>,
+}
+
+/// Datagrams of one SSRC, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    packets: u64,
+    bytes: u64,
 }
 
 /// One stream's.
 #[derive(Debug, Default)]
 struct Stream {
+    /// Its SSRC, and that of its retransmissions (RFC 4588 §4).
+    ssrc: Option<u32>,
+    rtx: Option<u32>,
     rtt: Option<Duration>,
     jitter: Option<Duration>,
     loss: Option<f32>,
@@ -38,8 +50,41 @@ struct Stream {
 impl Figures {
     /// A track is gone.
     pub(super) fn forget(&mut self, track: TrackId) {
-        self.streams.retain(|(of, _), _| *of != track);
+        for (_, stream) in self.streams.extract_if(|(of, _), _| *of == track) {
+            for ssrc in stream.ssrc.into_iter().chain(stream.rtx) {
+                self.sent.remove(&ssrc);
+            }
+        }
     }
+
+    /// What leaves by these SSRCs belongs to this stream from now on.
+    fn know(&mut self, track: TrackId, layer: usize, ssrc: u32, rtx: Option<u32>) {
+        let stream = self.streams.entry((track, layer)).or_default();
+        (stream.ssrc, stream.rtx) = (Some(ssrc), rtx);
+        for ssrc in [ssrc].into_iter().chain(rtx) {
+            self.sent.entry(ssrc).or_default();
+        }
+    }
+
+    /// A datagram leaves. The header of an RTP packet can be read though its payload is encrypted (RFC 3711 §3.1).
+    pub(super) fn leaves(&mut self, datagram: &[u8]) {
+        if let Some(sent) = ssrc(datagram).and_then(|ssrc| self.sent.get_mut(&ssrc)) {
+            sent.packets += 1;
+            sent.bytes += datagram.len() as u64;
+        }
+    }
+
+    fn sent(&self, ssrc: Option<u32>) -> Sent {
+        ssrc.and_then(|ssrc| self.sent.get(&ssrc)).copied().unwrap_or_default()
+    }
+}
+
+/// The SSRC of an RTP packet (RFC 3550 §5.1); `None` = it is something else (RFC 7983 §7, RFC 5761 §4).
+fn ssrc(datagram: &[u8]) -> Option<u32> {
+    let header = datagram.first_chunk::<12>()?;
+    let [first, second, .., a, b, c, d] = *header;
+    let is_rtp = (128..192).contains(&first) && !(192..224).contains(&second);
+    is_rtp.then(|| u32::from_be_bytes([a, b, c, d]))
 }
 
 impl Stream {
@@ -68,6 +113,7 @@ impl Stream {
             lost: self.lost,
             queued_bytes,
             queue_time: std::mem::take(&mut self.waited),
+            ..EngineTrackStats::default()
         }
     }
 }
@@ -83,8 +129,27 @@ impl WebRtcEngine {
         let stream = self.figures.streams.entry((track, layer)).or_default();
         stream.note(stats, waits, clock_rate);
         if self.bandwidth.report_tracks {
-            let stats = stream.report(stats, queued_bytes);
+            let (ssrc, rtx) = (stream.ssrc, stream.rtx);
+            let mut stats = stream.report(stats, queued_bytes);
+            let (media, again) = (self.figures.sent(ssrc), self.figures.sent(rtx));
+            if ssrc.is_some() {
+                // str0m counts what was asked for, but not what it repeats to see what the network carries.
+                stats.retransmits = stats.packets.saturating_sub(media.packets);
+            }
+            (stats.rtx_packets, stats.rtx_bytes) = (again.packets, again.bytes);
             self.events.push_back(EngineEvent::TrackStats { track, layer, stats });
+        }
+    }
+
+    /// The streams that an answer agreed to: their packets are counted from now on.
+    pub(super) fn count_streams(&mut self) {
+        let streams: Vec<_> = self.publications.streams().collect();
+        for (mid, rid) in streams {
+            let Some((track, layer)) = self.publications.by_stream(mid, rid) else { continue };
+            let mut direct = self.rtc.direct_api();
+            let Some(stream) = direct.stream_tx_by_mid(mid, rid) else { continue };
+            let (ssrc, rtx) = (*stream.ssrc(), stream.rtx().map(|rtx| *rtx));
+            self.figures.know(track, layer, ssrc, rtx);
         }
     }
 
@@ -164,9 +229,46 @@ mod tests {
     fn a_track_that_is_gone_leaves_nothing_behind() {
         let mut figures = Figures::default();
         for (track, layer) in [(1, 0), (1, 1), (2, 0)] {
-            figures.streams.insert((TrackId(track), layer), Stream::default());
+            let ssrc = 10 * track as u32 + layer as u32;
+            figures.know(TrackId(track), layer, ssrc, Some(1000 + ssrc));
         }
         figures.forget(TrackId(1));
         assert_eq!(figures.streams.keys().collect::<Vec<_>>(), [&(TrackId(2), 0)]);
+        let mut left: Vec<_> = figures.sent.keys().copied().collect();
+        left.sort_unstable();
+        assert_eq!(left, [20, 1020]);
+    }
+
+    #[test]
+    fn packets_are_counted_by_the_stream_that_they_belong_to() {
+        let mut figures = Figures::default();
+        figures.know(TrackId(1), 0, 0x0102_0304, Some(0x0506_0708));
+        let packet = |first: u8, second: u8, ssrc: u32, length: usize| {
+            let mut packet = vec![0; length];
+            (packet[0], packet[1]) = (first, second);
+            packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+            packet
+        };
+        let counts = |figures: &Figures| {
+            let of = |ssrc| (figures.sent(Some(ssrc)).packets, figures.sent(Some(ssrc)).bytes);
+            [of(0x0102_0304), of(0x0506_0708)]
+        };
+        figures.leaves(&packet(0x80, 96, 0x0102_0304, 100));
+        figures.leaves(&packet(0x90, 0x80 | 96, 0x0102_0304, 50));
+        figures.leaves(&packet(0xb0, 97, 0x0506_0708, 30));
+        assert_eq!(counts(&figures), [(2, 150), (1, 30)]);
+        // STUN, DTLS, a sender report, a stream of somebody else, and what is too short.
+        for (first, second, ssrc) in
+            [(0, 1, 0x0102_0304), (22, 254, 0x0102_0304), (0x80, 200, 0x0102_0304), (0x80, 96, 9)]
+        {
+            figures.leaves(&packet(first, second, ssrc, 100));
+        }
+        figures.leaves(&packet(0x80, 96, 0x0102_0304, 12)[..11]);
+        figures.leaves(&[]);
+        assert_eq!(counts(&figures), [(2, 150), (1, 30)]);
+        assert_eq!(figures.sent(None).packets, 0, "a stream without retransmissions");
+        // Another answer names the same streams.
+        figures.know(TrackId(1), 0, 0x0102_0304, Some(0x0506_0708));
+        assert_eq!(counts(&figures), [(2, 150), (1, 30)]);
     }
 }

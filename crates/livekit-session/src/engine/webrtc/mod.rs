@@ -219,7 +219,10 @@ impl WebRtcEngine {
                         return;
                     }
                 }
-                Ok(Output::Transmit(transmit)) => self.transport.queue(transmit),
+                Ok(Output::Transmit(transmit)) => {
+                    self.figures.leaves(&transmit.contents);
+                    self.transport.queue(transmit);
+                }
                 Ok(Output::Event(event)) => self.on_rtc_event(event),
                 Err(error) => {
                     self.fail(Error::MediaTransport(error.to_string()));
@@ -366,6 +369,7 @@ impl WebRtcEngine {
         }
         self.give_udp_a_head_start();
         self.publications.answered();
+        self.count_streams();
         for mid in self.publications.without_red().collect::<Vec<_>>() {
             self.rtc.direct_api().set_red_send(mid, false);
             self.pump();
@@ -407,8 +411,9 @@ impl WebRtcEngine {
         if trickle.target != proto::SignalTarget::Publisher as i32 {
             return;
         }
-        let Ok(init) = serde_json::from_str::<serde_json::Value>(&trickle.candidate_init) else { return };
-        let Some(text) = init.get("candidate").and_then(serde_json::Value::as_str) else { return };
+        let init = serde_json::from_str::<serde_json::Value>(&trickle.candidate_init).ok();
+        let text = init.as_ref().and_then(|init| init.get("candidate")?.as_str());
+        let Some(text) = text else { return self.signal.is_malformed() };
         // An empty string ends the list; host names (mDNS) and unknown protocols don't parse.
         let Ok(candidate) = Candidate::from_sdp_string(text) else { return };
         if !paths::is_usable(&candidate) {

@@ -59,15 +59,59 @@ impl Log for Records {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let place = (record.file_static(), record.line());
-        let allowed = LIMITS.lock().unwrap_or_else(PoisonError::into_inner).ask(place, Instant::now());
-        let Some(missed) = allowed else { return };
+        let level = level(record.level());
+        let missed = match level {
+            // Who asks for everything gets it.
+            gst::DebugLevel::Trace => 0,
+            _ => {
+                let place = (record.file_static(), record.line());
+                let mut limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(missed) = limits.ask(place, Instant::now()) else { return };
+                missed
+            }
+        };
         let mut text = String::new();
         // What is too long is cut.
         let _ = write!(Bounded(&mut text), "{}", record.args());
         let place = (record.file(), record.module_path(), record.line());
-        show(&SIGNALLING, current_sink().as_ref(), level(record.level()), &text, missed, place);
+        show(&SIGNALLING, current_sink().as_ref(), level, &text, missed, place);
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_is_said_at_the_lowest_level_is_not_limited() {
+        gst::init().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let lines = heard.clone();
+        let function = gst::log::add_log_function(move |_, level, _, _, _, _, message| {
+            let text = message.get().map(|text| text.to_string()).unwrap_or_default();
+            if text.contains("no limit here") {
+                lines.lock().unwrap().push(level);
+            }
+        });
+        let before = SIGNALLING.threshold();
+        SIGNALLING.set_threshold(gst::DebugLevel::Trace);
+        for level in [Level::Debug, Level::Trace] {
+            for n in 0..100 {
+                let words = format_args!("line {n}, no limit here");
+                let mut record = Record::builder();
+                record.target("livekit_signaling::signal_stream").level(level).line(Some(1));
+                Records.log(&record.args(words).build());
+            }
+        }
+        SIGNALLING.set_threshold(before);
+        gst::log::remove_log_function(function);
+        let heard = heard.lock().unwrap();
+        let count = |wanted| heard.iter().filter(|level| **level == wanted).count();
+        assert_eq!(count(gst::DebugLevel::Trace), 100);
+        // More than the limit if the machine stood still meanwhile.
+        assert!((20..100).contains(&count(gst::DebugLevel::Log)), "{}", count(gst::DebugLevel::Log));
+    }
 }
