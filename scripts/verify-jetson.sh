@@ -12,6 +12,7 @@ usage: scripts/verify-jetson.sh [OPTION…]
   --sizes LIST       (1280x720,1920x1080)
   --fps N            pictures per second (30)
   --seconds N        of each run (10)
+  --limit N          seconds after which a run has failed (three times --seconds, and 30)
 
 A row is FAILED when a picture is missing after encoding or after decoding; the exit status is 1 then. Latency is that of the
 encoder element alone (GStreamer's latency tracer); CPU is that of the encoding pipeline less that of its test source, in
@@ -24,10 +25,10 @@ die() {
     exit 2
 }
 
-element='jetsonv4l2enc bitrate=4000000' codecs=h264,h265,av1 sizes=1280x720,1920x1080 fps=30 seconds=10
+element='jetsonv4l2enc bitrate=4000000' codecs=h264,h265,av1 sizes=1280x720,1920x1080 fps=30 seconds=10 limit=
 while (($#)); do
     case $1 in
-    --element | --codecs | --sizes | --fps | --seconds)
+    --element | --codecs | --sizes | --fps | --seconds | --limit)
         [ $# -ge 2 ] || die "$1 wants a value"
         declare "${1#--}=$2"
         shift
@@ -60,8 +61,21 @@ work="$(mktemp -d "${TMPDIR:-/tmp}/verify-jetson.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 frames=$((fps * seconds))
 # Three times what a run takes, and then some: a device that hangs must not hang this.
-limit=$((seconds * 3 + 30))
+limit=${limit:-$((seconds * 3 + 30))}
+[[ $limit =~ ^[1-9][0-9]*$ ]] || die "--limit wants a whole number above 0"
 failed=0
+
+# why STATUS LOG: what a pipeline that timeout(1) looked after ended with, and what it said.
+why() {
+    # 124: ended by it; 137: it had to be killed.
+    if (($1 == 124 || $1 == 137)); then
+        printf 'no end after %d s (--limit), so it was stopped. A device that hangs, or a machine that is too slow:\n' "$limit"
+        printf '      look at dmesg and at who else encodes (tegrastats); or give it more time or less to do (--limit, --fps, --sizes)\n'
+    else
+        printf 'the pipeline ended with an error:\n'
+    fi
+    grep -E -A2 'ERROR|WARNING: erroneous' "$2" | head -6 | sed 's/^/      /' || true
+}
 
 # cpu_seconds COMMAND…: user and system time of a quiet command; its messages are in $work/log.
 cpu_seconds() {
@@ -93,23 +107,25 @@ for codec in ${codecs//,/ }; do
         rm -f "$work"/*
         base="$(cpu_seconds gst-launch-1.0 -q "${source[@]}" ! fakesink sync=false)" || base=0
         # A buffer for each coded picture is a line in the log: identity's last-message.
-        if ! cpu="$(GST_TRACERS='latency(flags=element)' GST_DEBUG=GST_TRACER:7 GST_DEBUG_NO_COLOR=1 GST_DEBUG_FILE="$work/trace" \
+        status=0
+        cpu="$(GST_TRACERS='latency(flags=element)' GST_DEBUG=GST_TRACER:7 GST_DEBUG_NO_COLOR=1 GST_DEBUG_FILE="$work/trace" \
             cpu_seconds gst-launch-1.0 -v "${source[@]}" ! queue max-size-buffers=2 ! "${encoder[@]}" name=enc ! "$caps" ! \
-            identity name=coded silent=false ! "$parser" ! matroskamux ! filesink "location=$work/out.mkv")"; then
-            printf '%-5s %-10s FAILED: the pipeline ended with an error:\n' "$codec" "$size"
-            grep -E -A2 'ERROR|WARNING: erroneous' "$work/log" | head -6 | sed 's/^/      /' || true
+            identity name=coded silent=false ! "$parser" ! matroskamux ! filesink "location=$work/out.mkv")" || status=$?
+        if ((status)); then
+            printf '%-5s %-10s FAILED: %s\n' "$codec" "$size" "$(why "$status" "$work/log")"
             failed=1
             continue
         fi
         encoded="$(grep -c 'coded: last-message = chain' "$work/log" || true)"
         timeout -k 5 "$limit" gst-launch-1.0 -v filesrc "location=$work/out.mkv" ! decodebin ! \
-            fakesink name=shown sync=false silent=false >"$work/decoded" 2>&1 || true
+            fakesink name=shown sync=false silent=false >"$work/decoded" 2>&1 || status=$?
         decoded="$(grep -c 'shown: last-message = chain' "$work/decoded" || true)"
         rate="$(($(stat -c %s "$work/out.mkv") * 8 / seconds / 1000))"
         read -r p50 p95 max <<<"$(latencies "$work/trace")"
         verdict=ok
         if ((encoded != frames || decoded != frames)); then
             verdict=FAILED
+            ((status == 0)) || verdict="FAILED: decoding: $(why "$status" "$work/decoded")"
             failed=1
         fi
         printf '%-5s %-10s %7d %8d %8d %7s %8s %8s %8s %8d  %s\n' "$codec" "$size" "$frames" "$encoded" "$decoded" \

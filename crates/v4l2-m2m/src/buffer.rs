@@ -82,9 +82,10 @@ impl fmt::Debug for Mapping {
 pub type Keep = Arc<dyn std::any::Any + Send + Sync>;
 
 /// Right to fill one OUTPUT buffer and queue it. There is one for each buffer, so a buffer can't be queued twice, nor
-/// written to while the device reads it.
+/// written to while the device reads it. Or the right to queue one that a producer has filled ([`crate::loan`]).
 #[derive(Debug)]
 pub struct Slot {
+    /// [`Slot::NO_BUFFER`] for a right without a buffer.
     pub(crate) index: u32,
     /// Which allocation it belongs to; after another one it is worthless.
     pub(crate) generation: u64,
@@ -93,12 +94,23 @@ pub struct Slot {
 }
 
 impl Slot {
+    const NO_BUFFER: u32 = u32::MAX;
+
+    /// The right to queue a lent buffer.
+    pub(crate) fn permit(generation: u64) -> Self {
+        Self { index: Self::NO_BUFFER, generation, planes: Vec::new() }
+    }
+
+    pub(crate) fn is_permit(&self) -> bool {
+        self.index == Self::NO_BUFFER
+    }
+
     /// Its memory, a mapping for each plane of the format. Empty if the queue takes DMABufs.
     pub fn planes_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.planes.iter_mut().map(Mapping::bytes_mut)
     }
 
-    /// Number of the buffer.
+    /// Number of the buffer; without meaning if the slot is for a lent one.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index

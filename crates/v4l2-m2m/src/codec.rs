@@ -213,6 +213,8 @@ pub struct Headers {
     kept: Vec<u8>,
     /// Came in a buffer of their own, and were not sent yet.
     due: bool,
+    /// The next keyframe is to have them.
+    wanted: bool,
     inserted: u64,
 }
 
@@ -229,13 +231,18 @@ impl Headers {
     /// `repeat`: put them in front of every keyframe that lacks them.
     #[must_use]
     pub fn new(codec: Codec, repeat: bool) -> Self {
-        Self { codec, repeat, kept: Vec::new(), due: false, inserted: 0 }
+        Self { codec, repeat, kept: Vec::new(), due: false, wanted: false, inserted: 0 }
     }
 
     /// How many keyframes got them from here.
     #[must_use]
     pub fn inserted(&self) -> u64 {
         self.inserted
+    }
+
+    /// The next keyframe is to have them, whatever the others do.
+    pub fn want(&mut self) {
+        self.wanted = true;
     }
 
     /// The parameter sets seen last, with start codes; empty before the first.
@@ -261,13 +268,14 @@ impl Headers {
             self.due |= !contents.headers.is_empty();
             return None;
         }
-        let wanted = self.due || (contents.keyframe && self.repeat);
+        let wanted = self.due || (contents.keyframe && (self.repeat || self.wanted));
         if wanted && contents.headers.is_empty() && !self.kept.is_empty() {
             let at = contents.headers_at.min(data.len());
             data.splice(at..at, self.kept.iter().copied());
             self.inserted += u64::from(!self.due);
         }
         self.due = false;
+        self.wanted &= !contents.keyframe;
         Some(Framed { data, keyframe: contents.keyframe })
     }
 
@@ -338,6 +346,17 @@ mod tests {
         assert_eq!(headers.frame(other.to_vec()), None);
         assert_eq!(headers.frame(PPS.to_vec()), None);
         assert_eq!(headers.frame(IDR.to_vec()).unwrap().data, join(&[other, PPS, IDR]));
+    }
+
+    #[test]
+    fn one_keyframe_has_them_on_request() {
+        let mut headers = Headers::new(Codec::H264, false);
+        let whole = join(&[SPS, PPS, IDR]);
+        assert_eq!(headers.frame(whole.clone()).unwrap().data, whole);
+        headers.want();
+        assert_eq!(headers.frame(P.to_vec()).unwrap().data, P);
+        assert_eq!(headers.frame(IDR.to_vec()).unwrap().data, whole);
+        assert_eq!(headers.frame(IDR.to_vec()).unwrap().data, IDR);
     }
 
     #[test]

@@ -79,8 +79,10 @@ pub struct Config {
     pub rate_control: RateControl,
     /// 1 to 100, for [`RateControl::Cq`].
     pub quality: u32,
-    /// Frames from one keyframe to the next; 0: two seconds.
+    /// Frames from one I-frame to the next; 0: two seconds.
     pub gop_size: u32,
+    /// Frames from one keyframe (IDR) to the next, if not each I-frame is one; 0: each is.
+    pub idr_interval: u32,
     /// Least quantiser.
     pub qp_min: Option<u32>,
     /// Greatest quantiser.
@@ -93,8 +95,10 @@ pub struct Config {
     pub qp_init: Option<u32>,
     /// B-frames between P-frames.
     pub b_frames: u32,
-    /// Coded picture buffer, bits; 0: a fifth of a second.
+    /// Coded picture buffer, bits; 0: by `low_latency`.
     pub vbv_size: u32,
+    /// A small coded picture buffer, so that no picture takes long to send; else one of a second.
+    pub low_latency: bool,
     /// Frames of a whole intra refresh; 0: off.
     pub intra_refresh: u32,
     /// Parameter sets with every keyframe.
@@ -109,7 +113,8 @@ pub struct Config {
     pub level: Option<String>,
     /// Raw pictures in the device at once.
     pub inputs: u32,
-    /// Buffers beside those, for a producer to fill (see [`crate::loan`]); with [`Memory::Mmap`] only.
+    /// Buffers that a producer may have at once, to fill them (see [`crate::loan`]); with [`Memory::Mmap`] only. There is one
+    /// more of the device's own then, for copies.
     pub loans: u32,
     /// Coded buffers.
     pub outputs: u32,
@@ -139,6 +144,7 @@ impl Config {
             rate_control: RateControl::default(),
             quality: 50,
             gop_size: 0,
+            idr_interval: 0,
             qp_min: None,
             qp_max: None,
             qp_min_key: None,
@@ -146,6 +152,7 @@ impl Config {
             qp_init: None,
             b_frames: 0,
             vbv_size: 0,
+            low_latency: true,
             intra_refresh: 0,
             repeat_headers: true,
             au_delimiter: false,
@@ -175,6 +182,12 @@ impl Config {
             return self.gop_size;
         }
         (self.rate.0.saturating_mul(2) / self.rate.1.max(1)).max(1)
+    }
+
+    /// Frames from one keyframe to the next: so many that the I-frames before the next one come out even.
+    pub(crate) fn idr(&self) -> u32 {
+        let gop = self.gop();
+        self.idr_interval.checked_next_multiple_of(gop).unwrap_or(gop).max(gop)
     }
 
     /// Microseconds of a frame, at least 1.

@@ -171,7 +171,11 @@ impl Controls {
             self.set_near(handle, V4L2_CID_MPEG_VIDEO_BITRATE_PEAK, peak);
         }
         self.set(handle, V4L2_CID_MPEG_VIDEO_BITRATE, config.bitrate.into());
-        let bits = if config.vbv_size != 0 { config.vbv_size } else { config.bitrate / 5 };
+        let bits = match (config.vbv_size, config.low_latency) {
+            (0, true) => config.bitrate / 5,
+            (0, false) => config.bitrate,
+            (bits, _) => bits,
+        };
         // Both are in KiB.
         let kib = i64::from(bits.div_ceil(8 * 1024).max(1));
         let control = match config.codec {
@@ -186,14 +190,32 @@ impl Controls {
     }
 
     fn gop(&mut self, handle: &Handle, config: &Config) {
-        let frames = i64::from(config.gop());
+        let (gop, idr) = (config.gop(), config.idr());
         let set = if matches!(config.gop_size, 0 | ENDLESS_GOP) { Self::set_near } else { Self::set };
-        if !set(self, handle, V4L2_CID_MPEG_VIDEO_GOP_SIZE, frames) && config.codec == Codec::H264 {
-            set(self, handle, V4L2_CID_MPEG_VIDEO_H264_I_PERIOD, frames);
+        // For H.264 the GOP is what lies between keyframes, and the other period that of all I-frames.
+        let open = idr != gop
+            && config.codec == Codec::H264
+            && self.get(handle, V4L2_CID_MPEG_VIDEO_H264_I_PERIOD).is_some();
+        let frames = i64::from(if open { idr } else { gop });
+        let taken = set(self, handle, V4L2_CID_MPEG_VIDEO_GOP_SIZE, frames);
+        if open || (!taken && config.codec == Codec::H264) {
+            set(self, handle, V4L2_CID_MPEG_VIDEO_H264_I_PERIOD, gop.into());
         }
-        if config.codec == Codec::H265 {
-            // Every I-frame is an IDR frame.
-            self.set_near(handle, V4L2_CID_MPEG_VIDEO_HEVC_REFRESH_PERIOD, 1);
+        let refresh = i64::from(idr / gop.max(1));
+        match config.codec {
+            Codec::H265 if idr != gop => {
+                self.wish(handle, V4L2_CID_MPEG_VIDEO_HEVC_REFRESH_PERIOD, refresh, "idr-interval");
+            }
+            // Every I-frame is a keyframe.
+            Codec::H265 => {
+                self.set_near(handle, V4L2_CID_MPEG_VIDEO_HEVC_REFRESH_PERIOD, 1);
+            }
+            _ if idr != gop && !open => self.refused.push(Refused {
+                control: "idr-interval".into(),
+                value: config.idr_interval.into(),
+                reason: "every I-frame of this device is a keyframe".into(),
+            }),
+            _ => {}
         }
     }
 

@@ -41,7 +41,7 @@ pub struct Setup {
     pub padded: (u32, u32),
     /// Raw pictures that the device can have at once.
     pub inputs: usize,
-    /// Buffers for a producer to fill: the last of the slots.
+    /// Buffers that a producer may have at once, to fill them.
     pub loans: usize,
     /// Profile and level in use.
     pub chosen: Chosen,
@@ -152,7 +152,7 @@ impl Encoder {
         &self.device
     }
 
-    /// Sets up a stream, in place of the one before. Answers with the slots to fill, those to lend last.
+    /// Sets up a stream, in place of the one before. Answers with the slots to fill.
     ///
     /// # Errors
     /// See [`EncoderError`]; no stream is set up then.
@@ -239,8 +239,10 @@ impl Encoder {
         let spare = u32::from(!has_command && config.memory == Memory::Mmap);
         let inputs = config.inputs.max(u32::try_from(least).unwrap_or(0)).saturating_add(spare).clamp(1, 32);
         let loans = if config.memory == Memory::Mmap { config.loans } else { 0 };
+        // One stays for copies.
+        let count = if loans == 0 { inputs } else { inputs.max(loans.saturating_add(1 + spare)) };
         let output = output
-            .request(config.memory, inputs.saturating_add(loans).min(32))
+            .request(config.memory, count.min(32))
             .map_err(|error| fatal(EncoderError::Buffers { queue: "OUTPUT", error }))?;
         let capture = capture
             .request(Memory::Mmap, config.outputs.clamp(2, 32))
@@ -250,8 +252,8 @@ impl Encoder {
         let (output, capture, mut slots) = start(output, capture, dialect).map_err(|error| (error, retry))?;
         let end_slot = if spare != 0 && slots.len() > 1 { slots.pop() } else { None };
         let inputs = slots.len().min(config.inputs.max(1) as usize);
-        let loans = if lends { slots.len().saturating_sub(inputs).min(loans as usize) } else { 0 };
-        slots.truncate(inputs + loans);
+        let loans = if lends { slots.len().saturating_sub(1).min(loans as usize) } else { 0 };
+        slots.truncate(inputs.max(loans + usize::from(loans > 0)));
         let setup = Setup {
             layout: Arc::new(layout),
             fourcc,
@@ -528,6 +530,12 @@ impl Encoder {
     /// Another GOP size, live if the device can.
     pub fn set_gop(&mut self, frames: u32) -> Effect {
         let Some(session) = self.session.as_mut() else { return Effect::Live };
+        if session.config.idr_interval != 0 {
+            // Both distances hang together.
+            session.config.gop_size = frames;
+            self.stale |= self.quirks.bitrate_needs_reopen;
+            return Effect::Restart;
+        }
         // A shorter distance than the device's is kept by asking for keyframes.
         if session.output.handle().dialect() == Dialect::Nvidia {
             let wanted = Config { gop_size: frames, ..session.config.clone() }.gop();
@@ -559,6 +567,13 @@ impl Encoder {
             Ok(_) => Effect::Live,
             Err(ParmError::Busy) => Effect::Restart,
             Err(_) => Effect::Unsupported,
+        }
+    }
+
+    /// The next keyframe is to carry the parameter sets, whatever the others do.
+    pub fn want_headers(&mut self) {
+        if let Some(session) = self.session.as_mut() {
+            session.headers.want();
         }
     }
 

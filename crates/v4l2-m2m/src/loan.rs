@@ -70,13 +70,16 @@ impl Lender {
         let shared = self.shared.upgrade()?;
         let slot = {
             let mut link = shared.lock();
-            let fits = link.layout.as_deref() == Some(layout);
-            link.loans.pop_if(|_| fits)?
+            if link.layout.as_deref() != Some(layout) {
+                return None;
+            }
+            link.lend()?
         };
         let used: Vec<usize> = layout.used().iter().map(|used| *used as usize).collect();
         let enough = slot.planes.len() == used.len()
             && slot.planes.iter().zip(&used).all(|(mapping, used)| mapping.bytes().len() >= *used);
         if !enough {
+            shared.change(|link| link.unlend(slot));
             return None;
         }
         let memories = slot.planes.iter().map(|mapping| Memory {
@@ -104,7 +107,7 @@ impl Lender {
     pub fn has(&self, layout: &Layout) -> bool {
         self.shared.upgrade().is_some_and(|shared| {
             let link = shared.lock();
-            !link.loans.is_empty() && link.layout.as_deref() == Some(layout)
+            link.can_lend() && link.layout.as_deref() == Some(layout)
         })
     }
 }
@@ -154,11 +157,7 @@ impl Loan {
         };
         let slot = Slot { index: self.index, generation: self.generation, planes };
         if let Some(shared) = self.shared.upgrade() {
-            shared.change(|link| {
-                if link.generation == self.generation {
-                    link.loans.push(slot);
-                }
-            });
+            shared.change(|link| link.unlend(slot));
         }
     }
 }

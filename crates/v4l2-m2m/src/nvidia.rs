@@ -251,9 +251,9 @@ impl Wishes for Controls {
         let own = &config.nvidia;
         self.rate_control(handle, config);
         let chosen = self.profile_and_level(handle, config);
-        let gop = config.gop().min(i32::MAX as u32);
-        self.wish(handle, GOP_SIZE, &[gop]);
-        self.wish(handle, IDR_INTERVAL, &[gop]);
+        let frames = |frames: u32| frames.min(i32::MAX as u32);
+        self.wish(handle, GOP_SIZE, &[frames(config.gop())]);
+        self.wish(handle, IDR_INTERVAL, &[frames(config.idr())]);
         self.wish(handle, HW_PRESET_TYPE, &[own.preset]);
         self.wish(handle, MAX_PERFORMANCE, &[u32::from(own.max_performance)]);
         if config.codec != Codec::Av1 {
@@ -280,7 +280,8 @@ impl Wishes for Controls {
             self.wish(handle, VIRTUALBUFFER_SIZE, &[config.vbv_size]);
         } else {
             // Four frames' worth: a keyframe fits, and the queue of a network stays short.
-            let bits = u64::from(config.bitrate) * 4 * config.frame_time() / 1_000_000;
+            let time = if config.low_latency { 4 * config.frame_time() } else { 1_000_000 };
+            let bits = u64::from(config.bitrate) * time / 1_000_000;
             Self::hint(handle, VIRTUALBUFFER_SIZE, &[u32::try_from(bits.max(1)).unwrap_or(u32::MAX)]);
         }
         if config.codec == Codec::H264 {

@@ -81,7 +81,8 @@ enum Place {
     Away,
     /// In the device; somebody else's memory is held until it comes back.
     Queued(Vec<Mapping>, #[allow(dead_code)] Vec<Keep>),
-    /// In the device; its memory is a producer's, who has it again when the claim is dropped. The slot allowed it.
+    /// In the device; its memory is a producer's, who has it again when the claim is dropped. The slot, without a buffer,
+    /// allowed it.
     Lent(Slot, #[allow(dead_code)] Arc<Claim>),
     /// Here.
     Here(Vec<Mapping>),
@@ -107,6 +108,8 @@ struct Inner<D: Direction> {
     /// Buffers may stay mapped when the queue is freed.
     orphans: bool,
     places: Vec<Place>,
+    /// Rights to queue lent buffers that came back when the queue stopped.
+    permits: Vec<Slot>,
     allocated: bool,
     streaming: bool,
     direction: PhantomData<D>,
@@ -121,21 +124,17 @@ impl<D: Direction> Inner<D> {
         Ok(())
     }
 
-    /// What was in the device is here again.
+    /// What was in the device is here again; lent buffers are with those who filled them.
     fn recall(&mut self) {
-        let mut slots = Vec::new();
         for place in &mut self.places {
-            match std::mem::replace(place, Place::Away) {
-                Place::Queued(mappings, _) => *place = Place::Here(mappings),
-                Place::Lent(slot, _) => slots.push(slot),
-                other => *place = other,
-            }
-        }
-        for slot in slots {
-            if let Some(place) = usize::try_from(slot.index).ok().and_then(|index| self.places.get_mut(index))
-            {
-                *place = Place::Here(slot.planes);
-            }
+            *place = match std::mem::replace(place, Place::Away) {
+                Place::Queued(mappings, _) => Place::Here(mappings),
+                Place::Lent(permit, _) => {
+                    self.permits.push(permit);
+                    Place::Away
+                }
+                other => other,
+            };
         }
     }
 
@@ -191,6 +190,7 @@ impl<D: Direction> Queue<D, Idle> {
             generation: 0,
             orphans: false,
             places: Vec::new(),
+            permits: Vec::new(),
             allocated: false,
             streaming: false,
             direction: PhantomData,
@@ -333,10 +333,10 @@ pub enum Input<'a> {
 }
 
 impl<S: HasBuffers> Queue<Output, S> {
-    /// The rights to fill those buffers that are here.
+    /// The rights to fill those buffers that are here, and those to queue lent ones that are back.
     pub fn take_slots(&mut self) -> Vec<Slot> {
         let generation = self.inner.generation;
-        let mut slots = Vec::new();
+        let mut slots = std::mem::take(&mut self.inner.permits);
         for (index, place) in (0..).zip(&mut self.inner.places) {
             if let Place::Here(mappings) = place {
                 slots.push(Slot { index, generation, planes: std::mem::take(mappings) });
@@ -392,14 +392,13 @@ impl<S: HasBuffers> Queue<Output, S> {
 }
 
 impl<S: HasBuffers> Queue<Output, S> {
-    /// Queues a buffer that a producer has filled. The slot, of another buffer, is what allows one more picture in the
-    /// device; it comes back in place of the lent buffer.
+    /// Queues a buffer that a producer has filled. The permit comes back in place of the buffer.
     ///
     /// # Errors
     /// As [`Queue::queue`].
     pub fn queue_lent(
         &mut self,
-        slot: Slot,
+        permit: Slot,
         claim: &Arc<Claim>,
         used: &[u32],
         timestamp: u64,
@@ -409,11 +408,11 @@ impl<S: HasBuffers> Queue<Output, S> {
         let place = usize::try_from(loan.index()).ok().and_then(|index| inner.places.get_mut(index));
         let Some(place) = place.filter(|place| {
             matches!(place, Place::Away)
-                && loan.index() != slot.index
-                && (loan.generation(), slot.generation) == (inner.generation, inner.generation)
+                && permit.is_permit()
+                && (loan.generation(), permit.generation) == (inner.generation, inner.generation)
                 && inner.memory == Memory::Mmap
         }) else {
-            return Err((QueueError::Invalid, slot));
+            return Err((QueueError::Invalid, permit));
         };
         let mut uses = Vec::with_capacity(used.len());
         for (plane, (&used, memory)) in used.iter().zip(loan.memories()).enumerate() {
@@ -425,10 +424,10 @@ impl<S: HasBuffers> Queue<Output, S> {
         }
         match queue_buffer::<Output>(&inner.handle, inner.api, inner.memory, loan.index(), &uses, timestamp) {
             Ok(()) => {
-                *place = Place::Lent(slot, Arc::clone(claim));
+                *place = Place::Lent(permit, Arc::clone(claim));
                 Ok(())
             }
-            Err(error) => Err((error, slot)),
+            Err(error) => Err((error, permit)),
         }
     }
 }
@@ -461,7 +460,7 @@ impl Queue<Output, Streaming> {
                     Place::Queued(planes, _) => {
                         Slot { index: queued.index, generation: inner.generation, planes }
                     }
-                    Place::Lent(slot, _) => slot,
+                    Place::Lent(permit, _) => permit,
                     Place::Away | Place::Here(_) => return Err(DequeueError::Failed),
                 }))
             }

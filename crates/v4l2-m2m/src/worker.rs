@@ -71,6 +71,7 @@ enum Command {
     Configure(Box<Config>, mpsc::Sender<Result<Setup, Arc<EncoderError>>>),
     Encode { slot: Slot, raw: Raw, number: u64, force_key: bool, answer: Option<mpsc::Sender<bool>> },
     Change(Change),
+    Headers,
     Drain,
     Flush(mpsc::Sender<()>),
     Stop(mpsc::Sender<()>),
@@ -118,6 +119,8 @@ pub enum Coded {
 pub enum Want {
     /// A free buffer.
     Slot,
+    /// The right to give a lent buffer to the device.
+    Permit,
     /// The free buffer of this number, while no more than `busy` others are in the device.
     SlotOf {
         /// See [`Slot::index`].
@@ -132,7 +135,7 @@ pub enum Want {
 /// What a wait ended with.
 #[derive(Debug)]
 pub enum Step {
-    /// A free buffer.
+    /// A free buffer, or the right to give a lent one to the device.
     Slot(Slot),
     /// A coded picture, which has to be dealt with first.
     Coded(Coded),
@@ -148,14 +151,19 @@ pub enum Step {
 
 #[derive(Default)]
 pub(crate) struct Link {
+    /// Free buffers.
     slots: Vec<Slot>,
-    /// Slots to lend, and how pictures lie in them.
-    pub loans: Vec<Slot>,
+    /// How pictures lie in them.
     pub layout: Option<Arc<Layout>>,
     /// Of the slots.
     pub generation: u64,
-    /// How many there are.
-    total: usize,
+    /// How many buffers the device has or is about to get, and how many it may have.
+    busy: usize,
+    most: usize,
+    /// How many buffers producers have, and how many they may have. At least one stays for copies, which come and go; else
+    /// a producer that has all of them and gives something else would wait for itself.
+    lent: usize,
+    most_lent: usize,
     coded: VecDeque<Coded>,
     notices: Vec<Notice>,
     error: Option<Arc<EncoderError>>,
@@ -176,9 +184,45 @@ impl Link {
     /// The stream is over, and with it the worth of its buffers.
     fn forget(&mut self) {
         self.slots.clear();
-        self.loans.clear();
         self.layout = None;
         self.generation = 0;
+        (self.busy, self.most, self.lent, self.most_lent) = (0, 0, 0, 0);
+    }
+
+    /// Gives a slot away, if one more picture may be in the device.
+    fn grant(&mut self, take: impl FnOnce(&mut Self) -> Option<Slot>) -> Option<Slot> {
+        let slot = if self.busy < self.most { take(self) } else { None };
+        self.busy += usize::from(slot.is_some());
+        slot
+    }
+
+    /// A slot is back, of a picture that was read, or unused. Of another stream it is worthless.
+    fn take_back(&mut self, slot: Slot) {
+        if slot.generation == self.generation {
+            self.busy = self.busy.saturating_sub(1);
+            if !slot.is_permit() {
+                self.slots.push(slot);
+            }
+        }
+    }
+
+    pub fn can_lend(&self) -> bool {
+        self.lent < self.most_lent && !self.slots.is_empty()
+    }
+
+    /// A buffer for a producer.
+    pub fn lend(&mut self) -> Option<Slot> {
+        let slot = if self.can_lend() { self.slots.pop() } else { None };
+        self.lent += usize::from(slot.is_some());
+        slot
+    }
+
+    /// A producer's buffer is back.
+    pub fn unlend(&mut self, slot: Slot) {
+        if slot.generation == self.generation {
+            self.lent = self.lent.saturating_sub(1);
+            self.slots.push(slot);
+        }
     }
 }
 
@@ -319,7 +363,7 @@ impl Worker {
 
     /// Gives a buffer back unused.
     pub fn put_back(&self, slot: Slot) {
-        self.shared.change(|link| link.slots.push(slot));
+        self.shared.change(|link| link.take_back(slot));
     }
 
     /// The way to buffers that a producer may fill ([`Config::loans`]).
@@ -334,6 +378,14 @@ impl Worker {
     /// If the thread has ended.
     pub fn change(&self, change: Change) -> Result<(), WorkerError> {
         self.send(Command::Change(change))
+    }
+
+    /// The next keyframe is to carry the parameter sets, whatever the others do ([`Config::repeat_headers`]).
+    ///
+    /// # Errors
+    /// If the thread has ended.
+    pub fn want_headers(&self) -> Result<(), WorkerError> {
+        self.send(Command::Headers)
     }
 
     /// Begins to drain; [`Step::Drained`] follows.
@@ -390,16 +442,22 @@ impl Worker {
             }
             match want {
                 Want::Slot => {
-                    if let Some(slot) = link.slots.pop() {
+                    if let Some(slot) = link.grant(|link| link.slots.pop()) {
+                        return Step::Slot(slot);
+                    }
+                }
+                Want::Permit => {
+                    if let Some(slot) = link.grant(|link| Some(Slot::permit(link.generation))) {
                         return Step::Slot(slot);
                     }
                 }
                 Want::SlotOf { index, busy } => {
                     let place = link.slots.iter().position(|slot| slot.index() == index);
                     if let Some(place) = place
-                        && link.total.saturating_sub(link.slots.len()) <= busy
+                        && link.busy <= busy
+                        && let Some(slot) = link.grant(|link| Some(link.slots.swap_remove(place)))
                     {
-                        return Step::Slot(link.slots.swap_remove(place));
+                        return Step::Slot(slot);
                     }
                 }
                 Want::Drained if link.drained => return Step::Drained,
@@ -578,12 +636,11 @@ impl Loop {
                     *link = Link { quit, interrupted, coded, ..Link::default() };
                 }
                 out.clear();
-                let result = self.encoder.configure(&config).map(|(setup, mut slots)| {
+                let result = self.encoder.configure(&config).map(|(setup, slots)| {
                     self.shared.change(|link| {
-                        link.loans = slots.split_off(setup.inputs.min(slots.len()));
                         link.layout = Some(Arc::clone(&setup.layout));
                         link.generation = slots.first().map_or(0, |slot| slot.generation);
-                        link.total = slots.len();
+                        (link.most, link.most_lent) = (setup.inputs, setup.loans);
                         link.slots = slots;
                     });
                     setup
@@ -630,6 +687,7 @@ impl Loop {
                     }
                 });
             }
+            Command::Headers => self.encoder.want_headers(),
             Command::Drain => {
                 if self.encoder.is_configured() {
                     let result = self.encoder.drain(out);
@@ -674,7 +732,7 @@ impl Loop {
             link.headers_inserted = inserted;
             for out in out {
                 match out {
-                    Out::Slot(slot) => link.slots.push(slot),
+                    Out::Slot(slot) => link.take_back(slot),
                     Out::Frame { number, data, keyframe } => {
                         let encode_time =
                             number.and_then(|number| since.remove(&number)).map(|since| since.elapsed());

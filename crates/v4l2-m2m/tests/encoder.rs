@@ -394,7 +394,7 @@ fn lend(run: &mut Run, loan: &Arc<Loan>, planes: &mut [LentPlane], value: u8) ->
     let kept = Arc::downgrade(&keep);
     let claim = Arc::new(loan.claim(keep).unwrap());
     assert!(loan.claim(Arc::new(())).is_none(), "the device has it");
-    let Step::Slot(slot) = run.step(Want::Slot) else { panic!("no slot") };
+    let Step::Slot(slot) = run.step(Want::Permit) else { panic!("no permit") };
     run.worker.encode(slot, Raw::Lent(claim), run.next, false).unwrap();
     run.next += 1;
     kept
@@ -439,7 +439,7 @@ fn lent_buffers_go_in_without_a_copy() {
         run.setup = run.worker.configure(&run.config, PATIENCE).unwrap();
         assert!(!again.is_current() && !second.is_current());
         two[0].as_mut().fill(1);
-        let Step::Slot(slot) = run.step(Want::Slot) else { panic!("no slot") };
+        let Step::Slot(slot) = run.step(Want::Permit) else { panic!("no permit") };
         let claim = Arc::new(second.claim(Arc::new(())).unwrap());
         run.worker.encode(slot, Raw::Lent(claim), 77, false).unwrap();
         drop((one, two));
@@ -482,11 +482,47 @@ fn lent_buffers_in_a_device_that_is_flushed_come_back() {
 }
 
 #[test]
+fn lending_costs_two_buffers_more() {
+    for (loans, buffers) in [(0, 4), (3, 4), (5, 6)] {
+        let mut run = start(encoder(), Config { loans, ..config() });
+        assert_eq!(run.emulator.seen().raw_buffers, buffers);
+        let lender = run.worker.lender();
+        let lent: Vec<_> = std::iter::from_fn(|| lender.borrow(&run.setup.layout)).collect();
+        assert_eq!(lent.len() as u32, loans);
+        // Nobody gives these back, and still something else is coded.
+        run.push_many(10);
+        run.drain();
+        assert_eq!(run.numbers(), all(10));
+    }
+    // No more are in the device than may be, whoever filled them.
+    let hanging = encoder().with(Faults { hang: true, ..Faults::default() });
+    let mut run = start(hanging, Config { loans: 5, ..config() });
+    let (lender, layout) = (run.worker.lender(), run.setup.layout.clone());
+    let mut lent: Vec<_> = std::iter::from_fn(|| lender.borrow(&layout)).collect();
+    for (number, (loan, planes)) in lent.iter_mut().take(3).enumerate() {
+        lend(&mut run, loan, planes, number as u8);
+    }
+    run.push(false);
+    for want in [Want::Slot, Want::Permit] {
+        assert!(matches!(run.worker.step(want, Duration::from_millis(100)), Step::TimedOut), "{want:?}");
+    }
+    // An unused one is there for the next.
+    run.worker.flush(PATIENCE).unwrap();
+    let Step::Slot(permit) = run.step(Want::Permit) else { panic!("no permit") };
+    run.worker.put_back(permit);
+    for _ in 0..4 {
+        assert!(matches!(run.step(Want::Permit), Step::Slot(_)));
+    }
+    assert!(matches!(run.worker.step(Want::Permit, Duration::from_millis(100)), Step::TimedOut));
+}
+
+#[test]
 fn nothing_is_lent_where_it_cannot_be_taken_back() {
     for (faults, loans) in [
         (Faults { no_orphans: true, ..Faults::default() }, 0),
-        (Faults { most_buffers: 5, ..Faults::default() }, 1),
-        (Faults { most_buffers: 2, ..Faults::default() }, 0),
+        // One is always left.
+        (Faults { most_buffers: 3, ..Faults::default() }, 2),
+        (Faults { most_buffers: 1, ..Faults::default() }, 0),
     ] {
         let mut run = start(encoder().with(faults), Config { loans: 3, ..config() });
         assert_eq!(run.setup.loans, loans);

@@ -191,6 +191,7 @@ fn every_property_reaches_its_control() {
                 ("qp-init", "20"),
                 ("b-frames", "1"),
                 ("vbv-size", "123456"),
+                ("idr-interval", "1500"),
                 ("intra-refresh", "60"),
                 ("header-mode", "first-frame"),
                 ("au-delimiter", "true"),
@@ -217,6 +218,9 @@ fn every_property_reaches_its_control() {
         ("INIT_FRAME_QP", "20 20 20"),
         ("NUM_BFRAMES", "1"),
         ("VIRTUALBUFFER_SIZE", "123456"),
+        // A multiple of the distance of I-frames.
+        ("IDR_INTERVAL", "2000"),
+        ("GOP_SIZE", "1000"),
         ("SLICE_INTRAREFRESH_PARAM", "60"),
         ("INSERT_SPS_PPS_AT_IDR", "0"),
         ("INSERT_AUD", "1"),
@@ -239,12 +243,15 @@ fn every_property_reaches_its_control() {
         element.set_property_from_str("tile-rows", "1");
         element.set_property_from_str("tile-columns", "2");
         element.set_property_from_str("rate-control", "fixqp");
+        element.set_property_from_str("latency-mode", "normal");
+        element.set_property("output-buffers", 8_u32);
     });
     two.push(1);
     two.eos();
     assert_eq!(two.control("AV1_TILE_CONFIGURATION").as_deref(), Some("1 1 2"));
     assert_eq!(two.control("AV1_HEADERS_WITH_FRAME").as_deref(), Some("1"));
     assert_eq!(two.control("FRAME_RC_ENABLE").as_deref(), Some("0"));
+    assert_eq!(two.control("VIRTUALBUFFER_SIZE").as_deref(), Some("2000000"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use gst::prelude::*;
 use v4l2_m2m::codec::Codec;
-use v4l2_m2m::emulator::{Emulator, Faults, Node};
+use v4l2_m2m::emulator::{EmulatedControl, Emulator, Faults, Node};
 use v4l2_m2m::ioctl::Api;
 use v4l2_m2m::uapi::*;
 
@@ -221,6 +221,29 @@ fn forced_keyframes() {
     assert!(answered);
 }
 
+/// `all-headers` of the request counts where not every keyframe has them.
+#[test]
+fn forced_keyframes_with_and_without_headers() {
+    for (mode, all_headers, expected) in
+        [("first-frame", true, true), ("first-frame", false, false), ("each-idr", false, true)]
+    {
+        let device = node().with(Faults { headers_once: true, ..Faults::default() });
+        let mut bench = bench(device, H264, |element| element.set_property_from_str("header-mode", mode));
+        bench.push(10);
+        bench.until("the first frame", |bench| bench.stat("frames-out") >= 6);
+        let request = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(all_headers).build();
+        bench.harness.push_upstream_event(request);
+        bench.push(10);
+        bench.eos();
+        let buffers = bench.pull();
+        let keys = Bench::keys(&buffers);
+        assert_eq!(keys.len(), 2, "{keys:?}");
+        let contents = Codec::H264.inspect(&buffers[keys[1] as usize].map_readable().unwrap());
+        assert_eq!(contents.complete, expected, "{mode} {all_headers}");
+        assert_eq!(bench.stat("restarts"), 0);
+    }
+}
+
 #[test]
 fn forced_keyframes_of_a_device_that_ignores_requests() {
     for node in [
@@ -256,6 +279,80 @@ fn live_bitrate_gop_and_rate() {
     bench.eos();
     assert_eq!(Bench::numbers(&bench.pull()), all(10));
     assert_eq!((bench.stat("restarts"), bench.emulator.seen().streams), (0, 1), "all of it live");
+}
+
+#[test]
+fn i_frames_that_are_no_keyframes() {
+    let period = EmulatedControl {
+        id: V4L2_CID_MPEG_VIDEO_H264_I_PERIOD,
+        name: "H264 I-Frame Period",
+        kind: 1,
+        range: (0, 1000, 1, 0),
+    };
+    let refresh = EmulatedControl {
+        id: V4L2_CID_MPEG_VIDEO_HEVC_REFRESH_PERIOD,
+        name: "HEVC Refresh Period",
+        ..period.clone()
+    };
+    let mut able = node();
+    able.controls.extend([period, refresh]);
+    let (gop, i_period, refresh) = (
+        V4L2_CID_MPEG_VIDEO_GOP_SIZE,
+        V4L2_CID_MPEG_VIDEO_H264_I_PERIOD,
+        V4L2_CID_MPEG_VIDEO_HEVC_REFRESH_PERIOD,
+    );
+    // A distance that the other does not go into is made longer.
+    for (device, caps, gop_size, expected) in [
+        (able.clone(), H264, 10, [(gop, Some(30)), (i_period, Some(10))]),
+        (able.clone(), H264, 30, [(gop, Some(30)), (i_period, Some(0))]),
+        (able.clone(), H265, 8, [(gop, Some(8)), (refresh, Some(4))]),
+        (able, H265, 30, [(gop, Some(30)), (refresh, Some(1))]),
+        // A device that has no others: each is a keyframe.
+        (node(), H264, 10, [(gop, Some(10)), (i_period, None)]),
+    ] {
+        let mut bench = bench(device, caps, |element| {
+            element.set_property("gop-size", gop_size);
+            element.set_property("idr-interval", 30_u32);
+        });
+        bench.push(2);
+        for (control, value) in expected {
+            assert_eq!(bench.emulator.control(control), value, "{caps} {gop_size} {control:#x}");
+        }
+        // Both distances hang together, so another one is no live change.
+        bench.element.set_property("gop-size", 3_i32);
+        bench.push_until("the new stream", |bench| bench.stat("restarts") == 1);
+        bench.eos();
+        assert_eq!(Bench::numbers(&bench.pull()), all(bench.next));
+    }
+}
+
+#[test]
+fn buffers_and_latency_are_as_asked() {
+    let vbv = EmulatedControl {
+        id: V4L2_CID_MPEG_VIDEO_H264_CPB_SIZE,
+        name: "H264 CPB Buffer Size",
+        kind: 1,
+        range: (0, 100_000, 1, 0),
+    };
+    let mut device = node();
+    device.controls.push(vbv);
+    for (properties, buffers, kib) in [
+        (&[][..], (6, 4), 49),
+        (&[("max-pending", "1"), ("latency-mode", "normal")], (3, 2), 245),
+        (&[("output-buffers", "9"), ("vbv-size", "81920"), ("latency-mode", "normal")], (6, 9), 10),
+    ] {
+        let mut bench = bench(device.clone(), H264, |element| {
+            for (name, value) in properties {
+                element.set_property_from_str(name, value);
+            }
+        });
+        bench.push(5);
+        bench.eos();
+        assert_eq!(Bench::numbers(&bench.pull()), all(5));
+        let seen = bench.emulator.seen();
+        assert_eq!((seen.raw_buffers, seen.coded_buffers), buffers, "{properties:?}");
+        assert_eq!(bench.emulator.control(V4L2_CID_MPEG_VIDEO_H264_CPB_SIZE), Some(kib), "{properties:?}");
+    }
 }
 
 #[test]

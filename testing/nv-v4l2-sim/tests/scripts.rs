@@ -143,8 +143,13 @@ fn special_boards_get_their_notes() {
 fn wrong_use_is_told() {
     assert_eq!(script("check-jetson.sh", &["--root", "/nowhere/at/all"]).status.code(), Some(2));
     assert_eq!(script("check-jetson.sh", &["--colour"]).status.code(), Some(2));
-    for arguments in [["--fps", "0"], ["--codecs", "vp8"], ["--sizes", "big"], ["--element", "noelement a=b"]]
-    {
+    for arguments in [
+        ["--fps", "0"],
+        ["--limit", "soon"],
+        ["--codecs", "vp8"],
+        ["--sizes", "big"],
+        ["--element", "noelement a=b"],
+    ] {
         let mut all = vec!["--element", "identity", "--seconds", "1"];
         all.extend(arguments);
         let done = script("verify-jetson.sh", &all);
@@ -154,10 +159,12 @@ fn wrong_use_is_told() {
 }
 
 fn verify(element: &str, codec: &str) -> (String, Option<i32>) {
-    let done = script(
-        "verify-jetson.sh",
-        &["--element", element, "--codecs", codec, "--sizes", "320x240", "--seconds", "1"],
-    );
+    verify_for(element, codec, "60")
+}
+
+fn verify_for(element: &str, codec: &str, limit: &str) -> (String, Option<i32>) {
+    let size = ["--sizes", "320x240", "--seconds", "1", "--limit", limit];
+    let done = script("verify-jetson.sh", &[&["--element", element, "--codecs", codec][..], &size].concat());
     (String::from_utf8(done.stdout).unwrap(), done.status.code())
 }
 
@@ -177,6 +184,17 @@ fn a_good_encoder_is_verified() {
 fn an_encoder_that_loses_pictures_fails() {
     let (text, status) = verify("identity drop-probability=0.5 ! x264enc tune=zerolatency", "h264");
     assert!(text.ends_with("FAILED\n"), "{text}");
+    assert_eq!(status, Some(1));
+}
+
+#[test]
+fn an_encoder_that_does_not_end_is_stopped_and_told() {
+    // Every frame sleeps for two seconds.
+    let (text, status) = verify_for("identity sleep-time=2000000 ! x264enc tune=zerolatency", "h264", "2");
+    for part in ["FAILED: no end after 2 s (--limit)", "dmesg"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("ended with an error"), "{text}");
     assert_eq!(status, Some(1));
 }
 

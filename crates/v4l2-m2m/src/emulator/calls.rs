@@ -37,7 +37,7 @@ pub(super) unsafe fn ioctl(
         VIDIOC_QUERY_EXT_CTRL => call!(query_control, node),
         VIDIOC_QUERYMENU => call!(query_menu, node),
         VIDIOC_S_EXT_CTRLS => call!(set_control, node, seen),
-        VIDIOC_REQBUFS => call!(request_buffers, node),
+        VIDIOC_REQBUFS => call!(request_buffers, node, seen),
         VIDIOC_QUERYBUF => call!(query_buffer),
         VIDIOC_EXPBUF => call!(export_buffer),
         VIDIOC_QBUF => call!(queue_buffer, node),
@@ -132,6 +132,9 @@ fn set_format(file: &mut File, format: &mut v4l2_format, node: &Node, seen: &mut
         file.crop = (file.width, file.height);
         file.stride = if node.faults.fixed_stride { 0 } else { asked };
         seen.colorspace = colorspace;
+        if seen.raws.last() != Some(&file.raw) {
+            seen.raws.push(file.raw);
+        }
     }
     let planes = file.planes(capture);
     let told = |bytes| if capture { bytes } else { node.faults.bytesperline.unwrap_or(bytes) };
@@ -255,7 +258,12 @@ fn set_control(
     Ok(())
 }
 
-fn request_buffers(file: &mut File, request: &mut v4l2_requestbuffers, node: &Node) -> io::Result<()> {
+fn request_buffers(
+    file: &mut File,
+    request: &mut v4l2_requestbuffers,
+    node: &Node,
+    seen: &mut Seen,
+) -> io::Result<()> {
     let capture = is_capture(file, request.type_)?;
     if file.side(capture).streaming {
         return Err(errno(libc::EBUSY));
@@ -266,6 +274,7 @@ fn request_buffers(file: &mut File, request: &mut v4l2_requestbuffers, node: &No
     }
     request.capabilities = if node.faults.no_orphans { 0 } else { V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS };
     if request.count != 0 {
+        *(if capture { &mut seen.coded_buffers } else { &mut seen.raw_buffers }) = request.count;
         request.count = request.count.max(node.faults.least_buffers);
         if node.faults.most_buffers != 0 {
             request.count = request.count.min(node.faults.most_buffers);

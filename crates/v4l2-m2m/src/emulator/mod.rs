@@ -231,6 +231,12 @@ pub struct Seen {
     pub open: u64,
     /// Pictures that went in.
     pub pictures: u64,
+    /// Raw formats that were set, in order; one after the other, if they are the same, once.
+    pub raws: Vec<FourCc>,
+    /// Raw buffers, as asked for last.
+    pub raw_buffers: u32,
+    /// Coded buffers, as asked for last.
+    pub coded_buffers: u32,
     /// Controls that were set, in order.
     pub controls: Vec<(u32, i64)>,
     /// STREAMON of CAPTURE.

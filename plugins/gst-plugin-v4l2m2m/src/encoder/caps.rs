@@ -3,7 +3,9 @@
 //! Between GStreamer's caps and V4L2's formats.
 
 use super::Kind;
+use crate::nvmm::DMABUF;
 use gst::glib::translate::IntoGlib;
+use gst_encoder_glue::drm;
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry, VideoFormat};
 use v4l2_m2m::codec::Codec;
 use v4l2_m2m::ioctl::Colorimetry;
@@ -80,9 +82,16 @@ fn raw(formats: &[RawFormat], features: &[&str], width: i32, height: i32) -> gst
     let plain = plain(formats, width, height);
     let mut all = gst::Caps::new_empty();
     for feature in features {
+        let features = || Some(gst::CapsFeatures::new([*feature]));
         let mut caps = plain.clone();
-        caps.make_mut().set_features(0, Some(gst::CapsFeatures::new([*feature])));
+        caps.make_mut().set_features(0, features());
         all.merge(caps);
+        if *feature == DMABUF && drm::known() {
+            let names = formats.iter().map(|raw| video_format(*raw).to_str().as_str());
+            if let Some(fields) = plain.structure(0) {
+                all.make_mut().append_structure_full(drm::template(fields, names), features());
+            }
+        }
     }
     all.merge(plain);
     all

@@ -8,7 +8,6 @@ mod import;
 pub(crate) mod settings;
 mod stats;
 mod stream;
-mod target;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::RawFd;
@@ -17,6 +16,9 @@ use std::thread::JoinHandle;
 
 use gst::glib;
 use gst::prelude::*;
+use gst_encoder_glue::drm;
+use gst_encoder_glue::pace::Pace;
+use gst_encoder_glue::targets::{EVENT, Targets};
 use gst_video::prelude::*;
 use v4l2_m2m::codec::Codec;
 use v4l2_m2m::encoder::Setup;
@@ -30,7 +32,6 @@ use crate::pool::HeapPool;
 
 pub(crate) use settings::Settings;
 use stats::Stats;
-use target::{Pace, Targets};
 
 /// Which keyframes carry parameter sets.
 ///
@@ -68,6 +69,22 @@ pub enum IoMode {
     /// As `auto`, but the device is set up for DMABufs before the first has come, and upstream is offered some to write to.
     #[enum_value(name = "DMABufs where they are, and some to write to for upstream", nick = "dmabuf")]
     DmaBuf,
+}
+
+/// What the size of the coded picture buffer is made for.
+///
+/// Since: 0.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstV4l2EncLatencyMode")]
+#[non_exhaustive]
+pub enum LatencyMode {
+    /// Small, so that every picture is soon sent.
+    #[default]
+    #[enum_value(name = "Small, so that every picture is soon sent", nick = "low")]
+    Low,
+    /// A second, so that bits can go where they are needed.
+    #[enum_value(name = "A second, so that bits can go where they are needed", nick = "normal")]
+    Normal,
 }
 
 /// What an element has of its own.
@@ -159,6 +176,14 @@ pub(crate) struct State {
     pub key_warned: bool,
     /// Of the frame that came out last.
     pub last_pts: Option<gst::ClockTime>,
+}
+
+impl State {
+    /// The lowest of the frame rates that are enough, and of the property if that is one.
+    fn max_framerate(&self, own: gst::Fraction) -> Option<gst::Fraction> {
+        let own = Some(own).filter(|own| own.numer() > 0);
+        self.targets.wish().max_framerate.into_iter().chain(own).min()
+    }
 }
 
 /// An encoder inside of an element.
@@ -309,7 +334,7 @@ impl Core {
         obj: &gst_video::VideoEncoder,
         state: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
     ) -> Result<(), gst::LoggableError> {
-        let info = state.info().clone();
+        let info = state.caps().and_then(drm::info).unwrap_or_else(|| state.info().clone());
         let worker =
             self.worker().ok_or_else(|| gst::loggable_error!(self.cat(), "the device is not open"))?;
         let allowed = obj.src_pad().allowed_caps().unwrap_or_else(|| caps::src_template(self.kind));
@@ -398,20 +423,57 @@ impl Core {
 
     /// Whether the event was meant for the encoder alone.
     pub fn src_event(&self, obj: &gst_video::VideoEncoder, event: &gst::Event) -> bool {
-        if let gst::EventView::CustomUpstream(custom) = event.view()
-            && let Some(structure) = custom.structure()
-            && lock(&self.state).targets.update(structure)
-        {
-            self.change_bitrate(obj);
-            self.change_rate(obj);
-            return true;
+        let structure = event.structure().filter(|structure| structure.name() == EVENT);
+        let Some(structure) = structure.filter(|_| event.type_() == gst::EventType::CustomUpstream) else {
+            return false;
+        };
+        let result = lock(&self.state).targets.update(structure);
+        match result {
+            Ok(()) => {
+                self.change_bitrate(obj);
+                self.change_rate(obj);
+            }
+            Err(why) => gst::warning!(self.cat(), obj = obj, "ignoring {structure:?}: {why}"),
         }
-        false
+        true
     }
 
-    /// What upstream is told of memory.
-    pub fn propose_allocation(&self, query: &mut gst::query::Allocation) {
-        let (_, need_pool) = query.get();
+    /// Whether pictures of these caps can be read, now that the base class had them: to it all formats of DMA_DRM caps are the
+    /// same one, and no reason to tell us.
+    pub fn reads(&self, obj: &gst_video::VideoEncoder, drm: Option<gst_video::VideoInfo>) -> bool {
+        let known = lock(&self.state).info.as_ref().map(gst_video::VideoInfo::format);
+        let (Some(info), Some(worker)) = (drm, self.worker()) else { return true };
+        let new = info.format();
+        if known.is_none_or(|known| known == new) {
+            return true;
+        }
+        let mut state = lock(&self.state);
+        let able = state.wanted.as_ref().zip(caps::raw_format(new)).is_some_and(|(wanted, raw)| {
+            worker.info().codecs.iter().any(|support| {
+                support.codec == wanted.codec && support.raws.iter().any(|(format, _)| *format == raw)
+            })
+        });
+        if able {
+            // What is in the device comes out first, when the next frame comes.
+            state.info = Some(info);
+            (state.copying, state.stride) = (false, None);
+            state.restart |= state.setup.is_some();
+        } else {
+            drop(state);
+            gst::element_error!(
+                obj,
+                gst::StreamError::Format,
+                ("The device cannot make the same codec of {} as of the format before", new.to_str())
+            );
+        }
+        able
+    }
+
+    /// What upstream is told of memory. `false`: the base class has nothing to add.
+    pub fn propose_allocation(&self, query: &mut gst::query::Allocation) -> bool {
+        let (caps, need_pool) = query.get();
+        // It would not know the size of such pictures.
+        let plain = caps.is_none_or(|caps| drm::plain(caps).is_none());
         if need_pool && self.fills_dmabufs() {
             if let Some((pool, size)) = self.pool() {
                 gst::debug!(self.cat(), "offering a pool of DMABufs");
@@ -423,6 +485,7 @@ impl Core {
         }
         // Any strides and offsets are taken.
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        plain
     }
 
     /// Whether upstream is to write where the device reads.
@@ -466,7 +529,8 @@ impl Core {
         let (own, bitrate) = {
             let state = lock(&self.state);
             let own = if own == 0 { state.info.as_ref().map_or(1_000_000, default_bitrate) } else { own };
-            (own, state.targets.bitrate(own).max(least.min(own)))
+            let wanted = state.targets.wish().bitrate.map_or(own, |wanted| wanted.min(own));
+            (own, wanted.max(least.min(own)))
         };
         // A target below the property takes the peak along.
         let peak = u64::from(peak) * u64::from(bitrate) / u64::from(own.max(1));
@@ -491,7 +555,7 @@ impl Core {
         let own = lock(&self.settings).max_framerate;
         let state = lock(&self.state);
         let fps = state.info.as_ref().map(|info| info.fps()).filter(|fps| fps.numer() > 0 && fps.denom() > 0);
-        let rate = fps.into_iter().chain(state.targets.max_framerate(own)).min()?;
+        let rate = fps.into_iter().chain(state.max_framerate(own)).min()?;
         u32::try_from(rate.numer()).ok().zip(u32::try_from(rate.denom()).ok())
     }
 
@@ -640,7 +704,11 @@ macro_rules! encoder_impl {
 
             fn sink_event(&self, event: gst::Event) -> bool {
                 self.core.sink_event(&event);
-                self.parent_sink_event(event)
+                let drm = match event.view() {
+                    gst::EventView::Caps(caps) => drm::info(caps.caps()),
+                    _ => None,
+                };
+                self.parent_sink_event(event) && self.core.reads(self.obj().upcast_ref(), drm)
             }
 
             fn src_event(&self, event: gst::Event) -> bool {
@@ -651,8 +719,10 @@ macro_rules! encoder_impl {
                 &self,
                 query: &mut gst::query::Allocation,
             ) -> Result<(), gst::LoggableError> {
-                self.core.propose_allocation(query);
-                self.parent_propose_allocation(query)
+                if self.core.propose_allocation(query) {
+                    return self.parent_propose_allocation(query);
+                }
+                Ok(())
             }
         }
     };

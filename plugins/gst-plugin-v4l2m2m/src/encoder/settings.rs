@@ -9,7 +9,7 @@ use gst::glib;
 use gst::prelude::*;
 use v4l2_m2m::config;
 
-use super::{HeaderMode, IoMode};
+use super::{HeaderMode, IoMode, LatencyMode};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -21,6 +21,7 @@ pub(crate) struct Settings {
     pub rate_control: config::RateControl,
     pub quality: u32,
     pub gop_size: i32,
+    pub idr_interval: u32,
     pub qp_min: u32,
     pub qp_max: u32,
     pub b_frames: u32,
@@ -30,6 +31,8 @@ pub(crate) struct Settings {
     pub au_delimiter: bool,
     pub slice_size: u32,
     pub max_pending: u32,
+    pub output_buffers: u32,
+    pub latency_mode: LatencyMode,
     pub io_mode: IoMode,
     pub device_timeout: Duration,
     pub extra_controls: Option<gst::Structure>,
@@ -51,6 +54,7 @@ impl Default for Settings {
             rate_control: config::RateControl::default(),
             quality: 50,
             gop_size: -1,
+            idr_interval: 0,
             qp_min: 0,
             qp_max: 0,
             b_frames: 0,
@@ -60,6 +64,8 @@ impl Default for Settings {
             au_delimiter: false,
             slice_size: 0,
             max_pending: 4,
+            output_buffers: 0,
+            latency_mode: LatencyMode::default(),
             io_mode: IoMode::default(),
             device_timeout: Duration::from_secs(5),
             extra_controls: None,
@@ -92,6 +98,7 @@ impl Settings {
         config.rate_control = self.rate_control;
         config.quality = self.quality;
         config.gop_size = self.gop();
+        config.idr_interval = self.idr_interval;
         config.qp_min = Some(self.qp_min).filter(|qp| *qp != 0);
         config.qp_max = Some(self.qp_max).filter(|qp| *qp != 0);
         config.qp_init = Some(self.qp_init).filter(|qp| *qp != 0);
@@ -99,12 +106,13 @@ impl Settings {
         config.qp_max_key = Some(self.qp_max_i).filter(|qp| *qp != 0);
         config.b_frames = self.b_frames;
         config.vbv_size = self.vbv_size;
+        config.low_latency = self.latency_mode == LatencyMode::Low;
         config.intra_refresh = self.intra_refresh;
         config.repeat_headers = self.header_mode == HeaderMode::EachIdr;
         config.au_delimiter = self.au_delimiter;
         config.slice_size = self.slice_size;
         config.inputs = self.max_pending;
-        config.outputs = self.max_pending.max(2);
+        config.outputs = if self.output_buffers == 0 { self.max_pending.max(2) } else { self.output_buffers };
         config.nvidia = self.nvidia.clone();
         config.extra_controls = self.extra_controls.as_ref().map(controls).unwrap_or_default();
     }
@@ -119,6 +127,9 @@ impl Settings {
             "max-framerate" => self.max_framerate = value.get().unwrap_or(self.max_framerate),
             "quality" => self.quality = value.get().unwrap_or(self.quality),
             "gop-size" => self.gop_size = value.get().unwrap_or(self.gop_size),
+            "idr-interval" => self.idr_interval = value.get().unwrap_or(self.idr_interval),
+            "output-buffers" => self.output_buffers = value.get().unwrap_or(self.output_buffers),
+            "latency-mode" => self.latency_mode = value.get().unwrap_or_default(),
             "qp-min" => self.qp_min = value.get().unwrap_or(self.qp_min),
             "qp-max" => self.qp_max = value.get().unwrap_or(self.qp_max),
             "qp-min-i" => self.qp_min_i = value.get().unwrap_or(self.qp_min_i),
@@ -151,6 +162,9 @@ impl Settings {
             "max-framerate" => self.max_framerate.to_value(),
             "quality" => self.quality.to_value(),
             "gop-size" => self.gop_size.to_value(),
+            "idr-interval" => self.idr_interval.to_value(),
+            "output-buffers" => self.output_buffers.to_value(),
+            "latency-mode" => self.latency_mode.to_value(),
             "qp-min" => self.qp_min.to_value(),
             "qp-max" => self.qp_max.to_value(),
             "qp-min-i" => self.qp_min_i.to_value(),
@@ -247,6 +261,14 @@ pub(crate) fn common() -> Vec<glib::ParamSpec> {
             .mutable_playing()
             .build(),
         uint(
+            "idr-interval",
+            "IDR interval",
+            "Frames from one keyframe to the next where not each I-frame (gop-size) is one; 0: each is",
+            (0, i32::MAX.unsigned_abs()),
+            default.idr_interval,
+            false,
+        ),
+        uint(
             "qp-min",
             "Least quantiser",
             "Least quantiser; 0: the device's",
@@ -289,6 +311,19 @@ pub(crate) fn common() -> Vec<glib::ParamSpec> {
             default.max_pending,
             false,
         ),
+        uint(
+            "output-buffers",
+            "Coded buffers",
+            "Coded frames for which the device has room at once (frames); 0: as many as max-pending, 2 at least",
+            (0, 32),
+            default.output_buffers,
+            false,
+        ),
+        glib::ParamSpecEnum::builder_with_default("latency-mode", default.latency_mode)
+            .nick("Latency mode")
+            .blurb("What the size of the coded picture buffer is made for, where vbv-size is 0")
+            .mutable_ready()
+            .build(),
         glib::ParamSpecUInt64::builder("device-timeout")
             .nick("Device time-out")
             .blurb("A device that does not answer for this long has failed (ns)")

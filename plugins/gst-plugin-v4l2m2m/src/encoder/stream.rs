@@ -57,7 +57,7 @@ impl Core {
             }
         }
         if !import {
-            // As many as may be in the device, and the one that upstream writes to meanwhile.
+            // As many as may be in the device, and the one that upstream writes to meanwhile. It costs two buffers more.
             config.loans = config.inputs.saturating_add(1);
         }
         config.profiles = wanted.profiles;
@@ -207,7 +207,9 @@ impl Core {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let worker = self.worker().ok_or(gst::FlowError::Error)?;
         let number = u64::from(frame.system_frame_number());
-        let mut force = frame.flags().contains(gst_video::VideoCodecFrameFlags::FORCE_KEYFRAME);
+        let flags = frame.flags();
+        let mut force = flags.contains(gst_video::VideoCodecFrameFlags::FORCE_KEYFRAME);
+        let headers = flags.contains(gst_video::VideoCodecFrameFlags::FORCE_KEYFRAME_HEADERS);
         // Whether it is one is told by what comes out.
         frame.unset_flags(gst_video::VideoCodecFrameFlags::SYNC_POINT);
         let buffer = frame.input_buffer_owned().ok_or(gst::FlowError::Error)?;
@@ -217,8 +219,8 @@ impl Core {
             let mut state = lock(&self.state);
             // Without a first picture there are no parameter sets for the caps, and without caps nothing can be left out.
             let first = state.packaging.as_ref().is_some_and(|packaging| packaging.record.is_none());
-            let active = state.targets.active() || first;
-            let rate = state.targets.max_framerate(own_rate);
+            let active = state.targets.wish().active || first;
+            let rate = state.max_framerate(own_rate);
             let taken = active && (state.pace.takes(frame.pts(), rate) || first || force);
             (state.flow, state.failed, active, taken)
         };
@@ -259,29 +261,31 @@ impl Core {
         }
         if force {
             lock(&self.stats).keyframes_requested += 1;
+            if headers {
+                let _ = worker.want_headers();
+            }
         }
         if self.importing()
             && let Some(flow) = self.import(obj, &worker, &buffer, number, force)?
         {
             return Ok(flow);
         }
+        let (info, layout) = {
+            let state = lock(&self.state);
+            (state.info.clone(), state.setup.as_ref().map(|setup| setup.layout.clone()))
+        };
+        let (Some(info), Some(layout)) = (info, layout) else { return Err(gst::FlowError::NotNegotiated) };
+        let claim = self.loans.claim(&buffer, &info, &layout);
+        let want = if claim.is_some() { Want::Permit } else { Want::Slot };
         let mut slot = loop {
-            match worker.step(Want::Slot, self.patience()) {
+            match worker.step(want, self.patience()) {
                 Step::Slot(slot) => break slot,
                 other => {
                     self.step(obj, other)?;
                 }
             }
         };
-        let (info, layout) = {
-            let state = lock(&self.state);
-            (state.info.clone(), state.setup.as_ref().map(|setup| setup.layout.clone()))
-        };
-        let (Some(info), Some(layout)) = (info, layout) else {
-            worker.put_back(slot);
-            return Err(gst::FlowError::NotNegotiated);
-        };
-        if let Some(claim) = self.loans.claim(&buffer, &info, &layout) {
+        if let Some(claim) = claim {
             lock(&self.stats).frames_imported += 1;
             if let Some(mut frame) = self::frame(obj, number) {
                 // Else upstream would wait for its buffer until the coded picture has gone on.

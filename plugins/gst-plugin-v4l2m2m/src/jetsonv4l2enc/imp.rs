@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use gst_encoder_glue::drm;
 use gst_video::subclass::prelude::*;
 use v4l2_m2m::codec::Codec;
 use v4l2_m2m::ops::{DEVICE_VARIABLE, LIBRARY_VARIABLE, LoadError, NODES, NvidiaLibrary, V4l2Ops};

@@ -31,7 +31,7 @@ use v4l2_m2m::ops::NODES;
 mod imp;
 mod settings;
 
-pub use crate::encoder::HeaderMode;
+pub use crate::encoder::{HeaderMode, LatencyMode};
 
 /// How bits are distributed.
 ///

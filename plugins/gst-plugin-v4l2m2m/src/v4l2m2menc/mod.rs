@@ -52,7 +52,7 @@ pub enum RateControl {
     FixQp,
 }
 
-pub use crate::encoder::{HeaderMode, IoMode};
+pub use crate::encoder::{HeaderMode, IoMode, LatencyMode};
 
 glib::wrapper! {
     /// Encodes video with a stateful V4L2 mem2mem device.
@@ -67,7 +67,12 @@ glib::wrapper! {
 /// If the element cannot be registered.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
-    for enumeration in [RateControl::static_type(), HeaderMode::static_type(), IoMode::static_type()] {
+    for enumeration in [
+        RateControl::static_type(),
+        HeaderMode::static_type(),
+        IoMode::static_type(),
+        LatencyMode::static_type(),
+    ] {
         enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     // Whether there is a device is known only when one is opened, so nobody gets this one without asking for it.

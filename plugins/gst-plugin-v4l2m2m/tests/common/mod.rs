@@ -76,6 +76,7 @@ pub fn bench(node: Node, downstream: &str, prepare: impl FnOnce(&gst::Element)) 
 }
 
 pub const H264: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
+pub const H265: &str = "video/x-h265,stream-format=byte-stream,alignment=au";
 
 impl Bench {
     pub fn size(&mut self, width: usize, height: usize) {
