@@ -7,7 +7,7 @@ use crate::frame::Frame;
 use crate::options::Release;
 use rockchip_mpp_sys::consts::*;
 use rockchip_mpp_sys::{MppFrameContentLightMetadata, MppFrameMasteringDisplayMetadata, MppFrameRational};
-use sim_codec::{Chroma, Codec, Decoded, Picture, RawFormat};
+use sim_codec::{Afbc, Chroma, Codec, Decoded, Picture, RawFormat};
 
 /// The codec of an MppCodingType. libavcodec's MPEG-2 decoder takes MPEG-1 as well, like the hardware.
 pub const fn codec_of(coding: i32) -> Option<Codec> {
@@ -37,6 +37,8 @@ pub struct Info {
     pub buf_size: usize,
     pub offset_x: u32,
     pub offset_y: u32,
+    /// Pixels of a row of headers, if the pixels are compressed.
+    pub fbc_hdr_stride: usize,
     raw: RawFormat,
 }
 
@@ -72,8 +74,11 @@ impl Info {
             (Chroma::Yuv444, 8, Codec::Mjpeg) => (MPP_FMT_YUV444SP, RawFormat::Nv24),
             _ => return None,
         };
+        let fbc = fbc && matches!(codec, Codec::H264 | Codec::H265 | Codec::Vp9 | Codec::Av1);
         let row = raw.min_stride(width);
         let (hor_stride, ver_stride) = match codec {
+            // Compressed pixels lie in blocks of 16 rows, whatever the release.
+            _ if fbc => (align(row, 64), align(height, 16)),
             Codec::H265 if release <= Release::V1_0_8 => (align_256_odd(row), align(height, 8)),
             Codec::H265 if release == Release::Snapshot2025_02 => (align(row, 64), align(height, 64)),
             Codec::H265 => (align(row, 64), align(height, 8)),
@@ -90,10 +95,9 @@ impl Info {
             _ => plane * 2,
         };
         let buf_size = buf_size.max(raw.size(hor_stride, ver_stride));
-        let fbc = fbc && matches!(codec, Codec::H264 | Codec::H265 | Codec::Vp9 | Codec::Av1);
         let shifted = fbc && matches!(codec, Codec::H264 | Codec::H265);
         let fmt = if fbc { fmt | MPP_FRAME_FBC_AFBC_V2 } else { fmt };
-        Some(Self {
+        let mut info = Self {
             width: picture.width,
             height: picture.height,
             hor_stride,
@@ -101,22 +105,37 @@ impl Info {
             fmt,
             buf_size,
             offset_x: borders.0,
-            offset_y: if shifted { 4 } else { borders.1 },
+            offset_y: if shifted { 4 + borders.1 } else { borders.1 },
+            fbc_hdr_stride: if fbc { align(width, 64) } else { 0 },
             raw,
-        })
+        };
+        if fbc {
+            info.buf_size = info.buf_size.max(info.compressed().size());
+        }
+        Some(info)
+    }
+
+    /// How compressed pixels lie in a buffer.
+    pub fn compressed(&self) -> Afbc {
+        Afbc {
+            stride: self.fbc_hdr_stride,
+            rows: align(self.height + self.offset_y as usize, 16),
+            chroma: self.raw.chroma(),
+            depth: self.raw.depth(),
+            offset: (self.offset_x as usize, self.offset_y as usize),
+        }
     }
 
     /// A frame of this layout without picture.
     pub fn frame(&self) -> Frame {
         let number = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
-        let compressed = self.fmt & MPP_FRAME_FBC_MASK != 0;
         Frame {
             width: number(self.width),
             height: number(self.height),
             hor_stride: number(self.hor_stride),
             ver_stride: number(self.ver_stride),
             hor_stride_pixel: number(self.hor_stride * 8 / usize::from(self.raw.depth())),
-            fbc_hdr_stride: if compressed { number(align(self.width, 64)) } else { 0 },
+            fbc_hdr_stride: number(self.fbc_hdr_stride),
             offset_x: self.offset_x,
             offset_y: self.offset_y,
             fmt: self.fmt,
@@ -127,9 +146,14 @@ impl Info {
     }
 
     /// Writes a picture as it lies in a buffer.
-    pub fn write(&self, picture: &Picture, to: &mut [u8]) -> bool {
+    pub fn write(&self, codec: Codec, picture: &Picture, to: &mut [u8]) -> bool {
         if self.fmt & MPP_FRAME_FBC_MASK != 0 {
-            return picture.to_raw(self.raw, self.hor_stride, self.ver_stride, to).is_ok();
+            let written = self.compressed().write(picture, to).is_ok();
+            if codec == Codec::Av1 && self.width % 64 != 0 {
+                // The headers are of no use.
+                to.iter_mut().take(self.fbc_hdr_stride).for_each(|byte| *byte = 0xff);
+            }
+            return written;
         }
         let (x, y) = (self.offset_x as usize, self.offset_y as usize);
         // Both planes begin so many bytes later: x has to be a whole number of samples of colour, and of bytes.
@@ -193,6 +217,8 @@ mod tests {
         let info = |codec| Info::new(codec, Release::V1_0_11, &Picture::grey(640, 480), true).unwrap();
         assert_eq!((info(Codec::H264).fmt, info(Codec::H264).offset_y), (MPP_FRAME_FBC_AFBC_V2, 4));
         assert_eq!((info(Codec::Vp9).fmt, info(Codec::Vp9).offset_y), (MPP_FRAME_FBC_AFBC_V2, 0));
-        assert_eq!(info(Codec::Vp8).fmt, MPP_FMT_YUV420SP);
+        assert_eq!((info(Codec::Vp8).fmt, info(Codec::Vp8).fbc_hdr_stride), (MPP_FMT_YUV420SP, 0));
+        let frame = info(Codec::H265).frame();
+        assert_eq!((frame.fbc_hdr_stride, frame.hor_stride, frame.ver_stride), (640, 640, 480));
     }
 }

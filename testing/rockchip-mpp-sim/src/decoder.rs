@@ -59,6 +59,8 @@ struct Shared {
     references: VecDeque<Id>,
     tasks: u64,
     working: bool,
+    /// Compressed output, as it was configured when the first packet came.
+    fbc: Option<bool>,
     /// No key frame came since the start or the last reset.
     blind: bool,
     ended: bool,
@@ -116,6 +118,7 @@ impl Decoder {
                 references: VecDeque::new(),
                 tasks: 0,
                 working: false,
+                fbc: None,
                 blind: true,
                 ended: false,
                 wedged: false,
@@ -155,6 +158,8 @@ impl Decoder {
                 Err(_) => return MPP_ERR_BUFFER_FULL,
             }
         }
+        let fbc = shared.cfg.get("base:out_fmt") & i64::from(MPP_FRAME_FBC_MASK) != 0;
+        shared.fbc.get_or_insert(fbc);
         let data = packet.payload().to_vec();
         shared.queue.push_back(Input { data, pts: packet.pts, eos: packet.eos, extra: packet.extra });
         packet.length = 0;
@@ -320,7 +325,7 @@ impl Decoder {
         &self,
         mut shared: std::sync::MutexGuard<'a, Shared>,
     ) -> Result<std::sync::MutexGuard<'a, Shared>, std::sync::MutexGuard<'a, Shared>> {
-        let fbc = shared.cfg.get("base:out_fmt") & i64::from(MPP_FRAME_FBC_MASK) != 0;
+        let fbc = shared.fbc == Some(true);
         let forced = shared.cfg.get("base:disable_error") != 0;
         // The last picture bears the mark of the end.
         let last = matches!(shared.pending.get(1), Some(Output::End));
@@ -397,7 +402,7 @@ impl Decoder {
     fn fill(&self, decoded: &Decoded, info: &Info, place: Id, last: bool, forced: bool) -> Frame {
         let written = buffer::BUFFERS
             .find(place)
-            .is_some_and(|b| b.mapping().is_some_and(|m| info.write(&decoded.picture, m.bytes_mut())));
+            .is_some_and(|b| b.mapping().is_some_and(|m| info.write(self.codec, &decoded.picture, m.bytes_mut())));
         let errinfo = match (written, decoded.corrupt && !forced) {
             (false, _) => MPP_FRAME_ERR_DEC_HW_ERR,
             (true, true) if decoded.key => MPP_FRAME_ERR_DEC_HW_ERR,

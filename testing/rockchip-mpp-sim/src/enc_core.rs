@@ -3,10 +3,11 @@
 //! One encoder's codec: what a configuration means, when a frame is an IDR frame, where parameter sets go.
 
 use crate::cfg::Cfg;
+use crate::frame::Frame;
 use crate::options::{Release, options};
 use rockchip_mpp_sys::consts::*;
 use sim_codec::{
-    Codec, Colour, Encoder, EncoderConfig, HeaderPolicy, Picture, Profile, RateControl, RateMode, RawFormat,
+    Afbc, Codec, Colour, Encoder, EncoderConfig, HeaderPolicy, Picture, Profile, RateControl, RateMode, RawFormat,
     RawImage,
 };
 use std::sync::Arc;
@@ -24,7 +25,16 @@ pub const fn codec_of(coding: i32) -> Option<Codec> {
 
 /// How the samples of an MppFrameFormat lie, if this codec's hardware reads it.
 fn format_of(coding: i32, format: i64) -> Option<RawFormat> {
-    let everywhere = match i32::try_from(format).ok()? & !MPP_FRAME_FMT_LE_MASK {
+    let format = i32::try_from(format).ok()? & !MPP_FRAME_FMT_LE_MASK;
+    if format & MPP_FRAME_FBC_MASK != 0 {
+        let h26x = matches!(coding, MPP_VIDEO_CODING_AVC | MPP_VIDEO_CODING_HEVC);
+        return match (format & MPP_FRAME_FBC_MASK, format & !MPP_FRAME_FBC_MASK) {
+            (MPP_FRAME_FBC_AFBC_V2, MPP_FMT_YUV420SP) if h26x => Some(RawFormat::Nv12),
+            (MPP_FRAME_FBC_AFBC_V2, MPP_FMT_YUV422SP) if h26x => Some(RawFormat::Nv16),
+            _ => None,
+        };
+    }
+    let everywhere = match format {
         MPP_FMT_YUV420SP => RawFormat::Nv12,
         MPP_FMT_YUV420P => RawFormat::I420,
         MPP_FMT_YUV422_YUYV => RawFormat::Yuyv,
@@ -100,17 +110,25 @@ pub fn merge(coding: i32, release: Release, old: &Cfg, new: &Cfg) -> Result<Cfg,
 }
 
 /// The picture of a buffer, as the encoder sees it: rotated and mirrored.
-pub fn picture(coding: i32, cfg: &Cfg, data: &[u8]) -> Option<Picture> {
+pub fn picture(coding: i32, cfg: &Cfg, frame: &Frame, data: &[u8]) -> Option<Picture> {
     let size = |key| usize::try_from(cfg.get(key)).unwrap_or(0);
-    let raw = RawImage {
-        format: format_of(coding, cfg.get("prep:format"))?,
-        width: size("prep:width"),
-        height: size("prep:height"),
-        stride: size("prep:hor_stride"),
-        rows: size("prep:ver_stride"),
-        data,
+    let format = format_of(coding, cfg.get("prep:format"))?;
+    let (width, height) = (size("prep:width"), size("prep:height"));
+    let picture = if cfg.get("prep:format") & i64::from(MPP_FRAME_FBC_MASK) == 0 {
+        let (stride, rows) = (size("prep:hor_stride"), size("prep:ver_stride"));
+        Picture::from_raw(&RawImage { format, width, height, stride, rows, data }).ok()?
+    } else {
+        // Where the headers are and where the picture begins, only the frame says.
+        let offset = (usize::try_from(frame.offset_x).ok()?, usize::try_from(frame.offset_y).ok()?);
+        let afbc = Afbc {
+            stride: usize::try_from(frame.fbc_hdr_stride).ok()?,
+            rows: (offset.1 + height).div_ceil(16) * 16,
+            chroma: format.chroma(),
+            depth: format.depth(),
+            offset,
+        };
+        afbc.read((width, height), data).ok()?
     };
-    let picture = Picture::from_raw(&raw).ok()?;
     let turned = u8::try_from(cfg.get("prep:rotation") & 3).unwrap_or(0);
     let picture = if turned > 0 { picture.rotated(turned) } else { picture };
     Some(picture.mirrored(cfg.get("prep:mirroring") != 0, cfg.get("prep:flip") != 0))

@@ -252,7 +252,7 @@ impl Encoder {
         let output = if fields.buffer == 0 || failed {
             None
         } else {
-            self.hardware(&cfg, fields.buffer, idr, each_idr)
+            self.hardware(&cfg, &fields, idr, each_idr)
         };
         let mut values = meta::Values::default();
         let mut out = Packet::default();
@@ -286,10 +286,11 @@ impl Encoder {
     fn hardware(
         &self,
         cfg: &Cfg,
-        buffer_id: Id,
+        frame: &frame::Frame,
         idr: bool,
         each_idr: bool,
     ) -> Option<crate::enc_core::Output> {
+        let buffer_id = frame.buffer;
         let buffer = buffer::BUFFERS.get(buffer_id, "encode")?;
         let mut core = lock(&self.core);
         if let Some(blank) = core.instant_picture(cfg) {
@@ -300,8 +301,8 @@ impl Encoder {
             log(format_args!("encode: the memory of buffer {buffer_id:#x} can't be reached"));
             None
         })?;
-        let picture = picture(self.coding, cfg, data).or_else(|| {
-            log(format_args!("encode: the buffer's {} bytes are too few", data.len()));
+        let picture = picture(self.coding, cfg, frame, data).or_else(|| {
+            log(format_args!("encode: the buffer's {} bytes are too few, or no such picture", data.len()));
             None
         })?;
         lock(&self.core).encode(cfg, &picture, idr, each_idr)

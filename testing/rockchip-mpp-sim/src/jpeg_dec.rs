@@ -374,5 +374,5 @@ fn picture(data: &[u8], buffer_id: Id) -> Option<Info> {
         return None;
     }
     let mapping = buffer.mapping()?;
-    (info.write(&decoded.picture, mapping.bytes_mut()) && !decoded.corrupt).then_some(info)
+    (info.write(Codec::Mjpeg, &decoded.picture, mapping.bytes_mut()) && !decoded.corrupt).then_some(info)
 }

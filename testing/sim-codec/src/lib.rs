@@ -26,6 +26,7 @@
 
 #![deny(unsafe_code)]
 
+mod afbc;
 mod annexb;
 mod decoder;
 mod encoder;
@@ -35,6 +36,7 @@ mod picture;
 mod rate;
 mod raw;
 
+pub use afbc::Afbc;
 pub use annexb::{nal_units, split_parameter_sets};
 pub use decoder::{ContentLight, Decoded, Decoder, MasteringDisplay};
 pub use encoder::{Change, Coded, Encoder, EncoderConfig, HeaderPolicy, Profile};
