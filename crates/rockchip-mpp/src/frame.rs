@@ -87,7 +87,19 @@ impl Frame {
         }
     }
 
-    /// Pixel format, one of `MPP_FMT_*`.
+    /// Where compressed pixels lie: pixels of a row of headers, and the first column and line that are to be seen. Their
+    /// format bears a mark, one of `MPP_FRAME_FBC_*`.
+    pub fn set_compression(&mut self, header_stride: u32, (x, y): (u32, u32)) {
+        let symbols = self.mpp.symbols();
+        // SAFETY: the frame is alive.
+        unsafe {
+            (symbols.mpp_frame_set_fbc_hdr_stride)(self.raw, header_stride);
+            (symbols.mpp_frame_set_offset_x)(self.raw, x);
+            (symbols.mpp_frame_set_offset_y)(self.raw, y);
+        }
+    }
+
+    /// Pixel format, one of `MPP_FMT_*`, with the mark of compression if there is any.
     pub fn set_format(&mut self, format: i32) {
         // SAFETY: the frame is alive.
         unsafe { (self.mpp.symbols().mpp_frame_set_fmt)(self.raw, format) };

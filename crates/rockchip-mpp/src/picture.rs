@@ -34,6 +34,8 @@ pub struct Format {
     pub offset_y: u32,
     /// `MPP_FMT_*`, with the marks of compression.
     pub format: i32,
+    /// Of compressed pixels: pixels of a row of headers, which tell where the pixels of each block lie. 0 otherwise.
+    pub header_stride: u32,
     /// Bytes of a buffer. More than the picture: the hardware keeps data of its own behind it.
     pub buffer_size: usize,
 }
@@ -46,7 +48,12 @@ impl Format {
 
     /// Whether the pixels are compressed (AFBC, RFBC), so that only hardware can read them.
     pub fn is_compressed(&self) -> bool {
-        self.format & consts::MPP_FRAME_FBC_MASK != 0
+        self.compression() != 0
+    }
+
+    /// How the pixels are compressed, one of `MPP_FRAME_FBC_*`; 0 if they are not.
+    pub fn compression(&self) -> i32 {
+        self.format & consts::MPP_FRAME_FBC_MASK
     }
 }
 
@@ -170,6 +177,7 @@ impl Picture {
                 offset_x: (symbols.mpp_frame_get_offset_x)(self.raw),
                 offset_y: (symbols.mpp_frame_get_offset_y)(self.raw),
                 format: (symbols.mpp_frame_get_fmt)(self.raw),
+                header_stride: (symbols.mpp_frame_get_fbc_hdr_stride)(self.raw),
                 buffer_size: (symbols.mpp_frame_get_buf_size)(self.raw),
             }
         }

@@ -84,6 +84,27 @@ pub(crate) fn wrap(
     Ok(memory)
 }
 
+/// Tells where compressed pixels lie: `stride` bytes from row to row of blocks, as the kernel reckons, for a picture of so many
+/// pixels, borders and all. The format is `DMA_DRM`, for which the binding's function has no layout.
+pub(crate) fn add_compressed_meta(buffer: &mut gst::BufferRef, (width, height): (u32, u32), stride: usize) {
+    let format = gst_video::VideoFormat::from_string("DMA_DRM");
+    let offsets = [0_usize; 4];
+    let strides = [i32::try_from(stride).unwrap_or(i32::MAX), 0, 0, 0];
+    // SAFETY: the buffer is writable, which its reference says; both arrays have four elements, and are copied.
+    unsafe {
+        gst_video::ffi::gst_buffer_add_video_meta_full(
+            buffer.as_mut_ptr(),
+            gst_video::ffi::GST_VIDEO_FRAME_FLAG_NONE,
+            gst::glib::translate::IntoGlib::into_glib(format),
+            width,
+            height,
+            1,
+            &raw const offsets,
+            &raw const strides,
+        );
+    }
+}
+
 /// The first `size` bytes of a buffer of MPP's as a dma-buf's memory, to be written to. It is MPP's again when the memory
 /// goes.
 ///

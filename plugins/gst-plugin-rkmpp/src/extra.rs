@@ -4,15 +4,28 @@
 
 use std::ffi::{CStr, CString};
 
+use gst::prelude::*;
 use rockchip_mpp::{Error, Value};
+
+/// Sets the user's own keys; posts a warning of each that is not taken.
+pub(crate) fn apply(
+    element: &impl IsA<gst::Element>,
+    extra: Option<&gst::Structure>,
+    set_one: impl FnMut(&CStr, Value) -> Result<(), Error>,
+) {
+    for refused in extra.map(|extra| set(extra, set_one)).unwrap_or_default() {
+        gst::element_warning!(
+            element,
+            gst::LibraryError::Settings,
+            ("extra-config: {refused}. Names and ranges of keys depend on the release of MPP")
+        );
+    }
+}
 
 /// Sets the user's own keys.
 ///
 /// Returns what was not taken, and why.
-pub(crate) fn set(
-    extra: &gst::StructureRef,
-    mut set: impl FnMut(&CStr, Value) -> Result<(), Error>,
-) -> Vec<String> {
+fn set(extra: &gst::StructureRef, mut set: impl FnMut(&CStr, Value) -> Result<(), Error>) -> Vec<String> {
     let mut refused = Vec::new();
     for (name, value) in extra.iter() {
         let number = if let Ok(value) = value.get::<i32>() {

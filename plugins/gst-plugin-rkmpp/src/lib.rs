@@ -11,6 +11,7 @@ mod device;
 mod dmabuf;
 mod drm;
 mod extra;
+mod restarts;
 pub mod rkmppdec;
 pub mod rkmppenc;
 

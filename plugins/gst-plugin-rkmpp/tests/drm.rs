@@ -80,7 +80,7 @@ fn a_change_that_the_base_class_hides_is_an_error() {
     caps.make_mut().set("drm-format", "NV21");
     assert!(!pad.send_event(gst::event::Caps::new(&caps)));
     let made = running.finish();
-    assert!(made.errors.first().is_some_and(|error| error.contains("changes from Nv12 to Nv21")), "{made:?}");
+    assert!(made.errors.first().is_some_and(|error| error.contains("changes from NV12 to NV21")), "{made:?}");
     drop((made, encoder));
     simulator.assert_clean();
 }

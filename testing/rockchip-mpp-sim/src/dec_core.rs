@@ -149,7 +149,7 @@ impl Info {
     pub fn write(&self, codec: Codec, picture: &Picture, to: &mut [u8]) -> bool {
         if self.fmt & MPP_FRAME_FBC_MASK != 0 {
             let written = self.compressed().write(picture, to).is_ok();
-            if codec == Codec::Av1 && self.width % 64 != 0 {
+            if codec == Codec::Av1 && !self.width.is_multiple_of(64) {
                 // The headers are of no use.
                 to.iter_mut().take(self.fbc_hdr_stride).for_each(|byte| *byte = 0xff);
             }

@@ -400,9 +400,9 @@ impl Decoder {
     }
 
     fn fill(&self, decoded: &Decoded, info: &Info, place: Id, last: bool, forced: bool) -> Frame {
-        let written = buffer::BUFFERS
-            .find(place)
-            .is_some_and(|b| b.mapping().is_some_and(|m| info.write(self.codec, &decoded.picture, m.bytes_mut())));
+        let written = buffer::BUFFERS.find(place).is_some_and(|b| {
+            b.mapping().is_some_and(|m| info.write(self.codec, &decoded.picture, m.bytes_mut()))
+        });
         let errinfo = match (written, decoded.corrupt && !forced) {
             (false, _) => MPP_FRAME_ERR_DEC_HW_ERR,
             (true, true) if decoded.key => MPP_FRAME_ERR_DEC_HW_ERR,

@@ -7,8 +7,8 @@ use crate::frame::Frame;
 use crate::options::{Release, options};
 use rockchip_mpp_sys::consts::*;
 use sim_codec::{
-    Afbc, Codec, Colour, Encoder, EncoderConfig, HeaderPolicy, Picture, Profile, RateControl, RateMode, RawFormat,
-    RawImage,
+    Afbc, Codec, Colour, Encoder, EncoderConfig, HeaderPolicy, Picture, Profile, RateControl, RateMode,
+    RawFormat, RawImage,
 };
 use std::sync::Arc;
 

@@ -249,11 +249,8 @@ impl Encoder {
         };
         let fields = frame::read(frame_id, "encode").unwrap_or_default();
         let failed = hits(options.hw_error, task) || hits(options.empty, task) || lock(&self.shared).wedged;
-        let output = if fields.buffer == 0 || failed {
-            None
-        } else {
-            self.hardware(&cfg, &fields, idr, each_idr)
-        };
+        let output =
+            if fields.buffer == 0 || failed { None } else { self.hardware(&cfg, &fields, idr, each_idr) };
         let mut values = meta::Values::default();
         let mut out = Packet::default();
         if let Some(output) = &output

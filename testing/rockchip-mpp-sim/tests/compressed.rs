@@ -32,8 +32,11 @@ fn headers(sim: &Sim, frame: MppFrame) -> (usize, (usize, usize)) {
     (stride as usize, (x as usize, y as usize))
 }
 
-/// Pictures as they come, with what their frames say; the first `count`.
-fn frames(dec: &mut Dec, packets: &[Coded], count: usize) -> Vec<(Told, usize, (usize, usize), Vec<u8>)> {
+/// What a frame says, its stride of headers, its offsets, and the bytes of its buffer.
+type Seen = (Told, usize, (usize, usize), Vec<u8>);
+
+/// Pictures as they come, the first `count`.
+fn frames(dec: &mut Dec, packets: &[Coded], count: usize) -> Vec<Seen> {
     let sim = dec.c.sim;
     let mut out = Vec::new();
     let mut packets = packets.iter();
@@ -67,7 +70,7 @@ fn frames(dec: &mut Dec, packets: &[Coded], count: usize) -> Vec<(Told, usize, (
     panic!("only {} of {count} pictures", out.len());
 }
 
-fn read(chroma: Chroma, depth: u8, of: &(Told, usize, (usize, usize), Vec<u8>)) -> sim_codec::Picture {
+fn read(chroma: Chroma, depth: u8, of: &Seen) -> Picture {
     let (told, stride, offset, data) = of;
     let rows = (told.height as usize + offset.1).div_ceil(16) * 16;
     let afbc = Afbc { stride: *stride, rows, chroma, depth, offset: *offset };

@@ -66,9 +66,9 @@ impl Afbc {
 
     fn check(&self, (width, height): (usize, usize), have: usize) -> Result<(), Error> {
         let (x, y) = self.offset;
-        let blocks = self.stride % BLOCK == 0 && self.rows % BLOCK == 0;
+        let blocks = self.stride.is_multiple_of(BLOCK) && self.rows.is_multiple_of(BLOCK);
         let sampling = matches!(self.chroma, Chroma::Yuv420 | Chroma::Yuv422) && matches!(self.depth, 8 | 10);
-        if !blocks || !sampling || x % 2 != 0 || y % 2 != 0 || width == 0 || height == 0 {
+        if !blocks || !sampling || !x.is_multiple_of(2) || !y.is_multiple_of(2) || width == 0 || height == 0 {
             return Err(Error::Setting("compressed buffers are made of whole blocks of 4:2:0 or 4:2:2"));
         }
         if self.stride < x + width || self.rows < y + height || self.stride > 1 << 16 || self.rows > 1 << 16 {

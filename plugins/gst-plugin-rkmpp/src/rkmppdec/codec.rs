@@ -13,6 +13,14 @@ pub(crate) struct Codec {
     pub reorders: bool,
 }
 
+impl Codec {
+    /// Whether its pictures may come compressed (AFBC). AV1's may be invalid, and disturb the hardware behind; other codecs
+    /// ignore the wish.
+    pub fn compresses(&self) -> bool {
+        matches!(self.coding, Coding::Avc | Coding::Hevc | Coding::Vp9)
+    }
+}
+
 const fn codec(name: &'static str, coding: Coding, reorders: bool) -> Codec {
     Codec { name, coding, reorders }
 }

@@ -39,6 +39,8 @@ struct Inner {
     /// The decoder gave its mark of the end.
     ended: bool,
     failure: Option<String>,
+    /// Downstream cannot use the pictures as they come, compressed or not.
+    switching: bool,
     result: Result<gst::FlowSuccess, gst::FlowError>,
     progress: Instant,
 }
@@ -67,6 +69,7 @@ impl Default for Flow {
                 stopping: true,
                 ended: false,
                 failure: None,
+                switching: false,
                 result: Ok(gst::FlowSuccess::Ok),
                 progress: Instant::now(),
             }),
@@ -114,6 +117,7 @@ impl Flow {
         let mut inner = lock(&self.inner);
         inner.progress = Instant::now();
         inner.failure = None;
+        inner.switching = false;
         inner.ended = false;
         inner.generation = inner.generation.wrapping_add(1);
         inner.pending.clear();
@@ -156,6 +160,15 @@ impl Flow {
 
     pub fn fail(&self, reason: String) {
         lock(&self.inner).failure = Some(reason);
+    }
+
+    /// The decoder has to be opened again, for the other kind of pictures.
+    pub fn ask_to_switch(&self) {
+        lock(&self.inner).switching = true;
+    }
+
+    pub fn is_switching(&self) -> bool {
+        lock(&self.inner).switching
     }
 
     pub fn set_result(&self, result: Result<gst::FlowSuccess, gst::FlowError>) {

@@ -10,7 +10,7 @@ use rockchip_mpp::sys::consts;
 use rockchip_mpp::sys::{MppFrameContentLightMetadata, MppFrameMasteringDisplayMetadata};
 use rockchip_mpp::{Format, Picture, PictureColour};
 
-use crate::drm;
+use crate::drm::{self, Compressed};
 
 pub(crate) const DMABUF: &str = "memory:DMABuf";
 
@@ -49,7 +49,11 @@ pub(crate) struct Pixels {
 
 impl Pixels {
     pub fn of(format: &Format) -> Option<Self> {
-        let (name, unpacked, depth, subsampling) = match format.pixels() {
+        Self::of_number(format.pixels())
+    }
+
+    fn of_number(number: i32) -> Option<Self> {
+        let (name, unpacked, depth, subsampling) = match number {
             consts::MPP_FMT_YUV420SP => ("NV12", None, 8, (1, 1)),
             consts::MPP_FMT_YUV422SP => ("NV16", None, 8, (1, 0)),
             consts::MPP_FMT_YUV444SP => ("NV24", None, 8, (0, 0)),
@@ -58,6 +62,24 @@ impl Pixels {
             _ => return None,
         };
         Some(Self { name, unpacked, depth, subsampling })
+    }
+
+    /// What the parser says of the stream: 8 bits and 4:2:0 if it says nothing.
+    pub fn expected(input: &gst::StructureRef) -> Option<Self> {
+        let ten = input.get::<u32>("bit-depth-luma").is_ok_and(|depth| depth > 8);
+        let format = match (input.get::<&str>("chroma-format").unwrap_or("4:2:0"), ten) {
+            ("4:2:0", false) => consts::MPP_FMT_YUV420SP,
+            ("4:2:0", true) => consts::MPP_FMT_YUV420SP_10BIT,
+            ("4:2:2", false) => consts::MPP_FMT_YUV422SP,
+            ("4:2:2", true) => consts::MPP_FMT_YUV422SP_10BIT,
+            _ => return None,
+        };
+        Self::of_number(format)
+    }
+
+    /// The compressed kin, if its caps can be had.
+    pub fn compressed(&self) -> Option<&'static Compressed> {
+        Compressed::of(self.name).filter(|_| drm::known())
     }
 
     /// GStreamer's format, if this GStreamer has it.
@@ -78,6 +100,9 @@ pub(crate) struct Planes {
 impl Planes {
     /// `None` if the numbers make no sense.
     pub fn of(format: &Format, pixels: &Pixels) -> Option<Self> {
+        if format.is_compressed() {
+            return Self::compressed(format, pixels);
+        }
         let stride = format.hor_stride as usize;
         let lines = format.ver_stride as usize;
         let (width, height) = (
@@ -92,6 +117,22 @@ impl Planes {
         let luma = stride.checked_mul(lines)?;
         let chroma = chroma_stride.checked_mul(lines.div_ceil(1 << pixels.subsampling.1))?;
         Some(Self { offsets: [0, luma], strides: [stride, chroma_stride], size: luma.checked_add(chroma)? })
+    }
+}
+
+impl Planes {
+    /// All of it is one plane, of which only the stride can be told.
+    fn compressed(format: &Format, pixels: &Pixels) -> Option<Self> {
+        let compressed = Compressed::of(pixels.name)?;
+        let headers = format.header_stride;
+        if format.width == 0
+            || format.height == 0
+            || !headers.is_multiple_of(16)
+            || u64::from(headers) < u64::from(format.width) + u64::from(format.offset_x)
+        {
+            return None;
+        }
+        Some(Self { offsets: [0; 2], strides: [compressed.stride(headers), 0], size: format.buffer_size })
     }
 }
 
@@ -120,7 +161,8 @@ pub(crate) fn src_caps() -> gst::Caps {
         let caps = caps.make_mut();
         caps.append_structure_full(fields(&formats), Some(gst::CapsFeatures::new([DMABUF])));
         if drm::known() {
-            let drm = drm::template(&fields(&formats), formats.into_iter());
+            let compressed = ["NV12", "NV16", "NV12_10LE40", "NV16_10LE40"];
+            let drm = drm::template(&fields(&formats), formats.into_iter(), &compressed);
             caps.append_structure_full(drm, Some(gst::CapsFeatures::new([DMABUF])));
         }
         caps.append_structure(fields(&plain));
@@ -129,46 +171,73 @@ pub(crate) fn src_caps() -> gst::Caps {
 }
 
 /// What is pushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice {
     pub format: VideoFormat,
     /// Caps with `memory:DMABuf`.
     pub dmabuf: bool,
     /// And with the kernel's name of the format.
     pub drm: bool,
+    /// Of compressed pixels.
+    pub compressed: Option<&'static Compressed>,
     /// By the CPU.
     pub unpack: bool,
 }
 
+/// Caps of pictures of this size.
+fn sized(format: VideoFormat, (width, height): (u32, u32), dmabuf: bool) -> gst::Caps {
+    let structure = gst::Structure::builder("video/x-raw")
+        .field("format", format.to_str())
+        .field("width", width as i32)
+        .field("height", height as i32)
+        .build();
+    let mut caps = gst::Caps::new_empty();
+    caps.make_mut().append_structure_full(structure, dmabuf.then(|| gst::CapsFeatures::new([DMABUF])));
+    caps
+}
+
+/// Whether downstream takes such pictures compressed. Who takes anything does not know what to do with them.
+pub(crate) fn takes_compressed(peer: &gst::Caps, pixels: &Pixels, size: Option<(u32, u32)>) -> bool {
+    let (Some(compressed), Some(format), false) = (pixels.compressed(), pixels.native(), peer.is_any())
+    else {
+        return false;
+    };
+    let mut caps = sized(format, size.unwrap_or_default(), true);
+    if size.is_none()
+        && let Some(structure) = caps.make_mut().structure_mut(0)
+    {
+        structure.remove_fields(["width", "height"]);
+    }
+    compressed.rename(caps.make_mut());
+    caps.can_intersect(peer)
+}
+
 /// Chooses from what downstream takes: dma-bufs if it names them, else plain memory, unpacked only if it has to be.
+/// Compressed pixels are for whoever names them.
 pub(crate) fn choose(peer: &gst::Caps, pixels: &Pixels, format: &Format, dmabuf: bool) -> Option<Choice> {
     let native = pixels.native();
+    let size = (format.width, format.height);
+    let plain = |format| Choice { format, dmabuf: false, drm: false, compressed: None, unpack: false };
+    if format.is_compressed() {
+        // Rockchip's own compression has no name that all agree on.
+        let known = format.compression() == consts::MPP_FRAME_FBC_AFBC_V2;
+        let compressed =
+            pixels.compressed().filter(|_| known && takes_compressed(peer, pixels, Some(size)))?;
+        return Some(Choice { dmabuf: true, drm: true, compressed: Some(compressed), ..plain(native?) });
+    }
     let candidates = [
         // Who takes anything does not know what to do with a dma-buf.
-        native.filter(|_| dmabuf && !peer.is_any()).map(|format| Choice {
-            format,
-            dmabuf: true,
-            drm: false,
-            unpack: false,
-        }),
+        native.filter(|_| dmabuf && !peer.is_any()).map(|format| Choice { dmabuf: true, ..plain(format) }),
         native.filter(|_| dmabuf && !peer.is_any() && drm::known()).map(|format| Choice {
-            format,
             dmabuf: true,
             drm: true,
-            unpack: false,
+            ..plain(format)
         }),
-        native.map(|format| Choice { format, dmabuf: false, drm: false, unpack: false }),
-        pixels.unpacked.map(|format| Choice { format, dmabuf: false, drm: false, unpack: true }),
+        native.map(plain),
+        pixels.unpacked.map(|format| Choice { unpack: true, ..plain(format) }),
     ];
     candidates.into_iter().flatten().find(|choice| {
-        let structure = gst::Structure::builder("video/x-raw")
-            .field("format", choice.format.to_str())
-            .field("width", format.width as i32)
-            .field("height", format.height as i32)
-            .build();
-        let mut caps = gst::Caps::new_empty();
-        let features = choice.dmabuf.then(|| gst::CapsFeatures::new([DMABUF]));
-        caps.make_mut().append_structure_full(structure, features);
+        let mut caps = sized(choice.format, size, choice.dmabuf);
         if choice.drm {
             drm::rename(caps.make_mut());
         }
@@ -202,8 +271,10 @@ pub(crate) fn caps(
         if choice.dmabuf {
             caps.set_features(0, Some(gst::CapsFeatures::new([DMABUF])));
         }
-        if choice.drm {
-            drm::rename(caps);
+        match choice.compressed {
+            Some(compressed) => compressed.rename(caps),
+            None if choice.drm => drm::rename(caps),
+            None => {}
         }
         if let Some(mastering) = &description.mastering {
             caps.set("mastering-display-info", mastering_display(mastering));

@@ -14,58 +14,29 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::{VideoBufferFlags, VideoCodecFrame};
 use rockchip_mpp::sys::consts;
-use rockchip_mpp::{Context, Decoder, Error, Fields, Mpp, Picture, Put, Timeout};
+use rockchip_mpp::{Decoder, Error, Fields, Mpp, Picture, Put};
 
-use super::codec::{self, CODECS, Codec};
+use super::codec;
 use super::flow::{Flow, HANG, OWN_BUFFERS, lock};
 use super::format::{self, Description, Pixels};
-use super::output::{self, Agreement, Allocation, Layout};
+use super::output::{self, Allocation, Layout};
+use super::session::{Disagreement, Session};
 use super::settings::{self, Settings};
-use crate::{device, drm};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("rkmppdec", gst::DebugColorFlags::empty(), Some("Rockchip MPP decoder"))
 });
 
-/// How long the library waits for a picture, ms. Under 20, old releases don't wait at all.
-const OUTPUT_TIMEOUT: Timeout = Timeout::Millis(20);
-/// A failed decoder is opened again so many times …
-const MAX_RESTARTS: u32 = 3;
-/// … until so many pictures came out of it.
-const RECOVERED: u32 = 300;
 /// Frames whose packets were put, at most: garbage gives no picture at all.
 const MAX_PENDING: usize = 64;
-/// Least number of buffers.
-const BUFFERS: u32 = 24;
-
-/// A decoder and what belongs to it. Used with the stream lock only.
-struct Session {
-    mpp: Mpp,
-    decoder: Arc<Decoder>,
-    codec: Codec,
-    input: gst::Structure,
-    /// To be sent before the next packet.
-    codec_data: Option<Vec<u8>>,
-    wants_codec_data: bool,
-    /// Packets were put since the last reset.
-    dirty: bool,
-    agreement: Option<Agreement>,
-    allocator: gst_allocators::DmaBufAllocator,
-    /// Most pictures that wait for one that was decoded later.
-    reorder: u32,
-    restarts: u32,
-    since_restart: u32,
-    warned_unsupported: bool,
-}
-
 /// The behaviour of the element.
 #[derive(Default)]
 pub struct RkMppDec {
-    settings: Mutex<Settings>,
-    mpp: Mutex<Option<Mpp>>,
-    session: Mutex<Option<Session>>,
-    allocation: Mutex<Allocation>,
-    flow: Arc<Flow>,
+    pub(super) settings: Mutex<Settings>,
+    pub(super) mpp: Mutex<Option<Mpp>>,
+    pub(super) session: Mutex<Option<Session>>,
+    pub(super) allocation: Mutex<Allocation>,
+    pub(super) flow: Arc<Flow>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -240,6 +211,12 @@ impl VideoDecoderImpl for RkMppDec {
         let Some(buffer) = frame.input_buffer_owned() else { return Err(gst::FlowError::Error) };
         // The base class keeps it until its picture comes.
         drop(frame);
+        if self.flow.is_switching() {
+            lock(&self.flow.stats).frames_in += 1;
+            // It is among those that are put again.
+            self.switch()?;
+            return self.flow.result();
+        }
         let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
         self.decode(number, &map)
     }
@@ -275,12 +252,7 @@ impl VideoDecoderImpl for RkMppDec {
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
-        let min = query.allocation_pools().map(|(_, _, min, _)| min).max().unwrap_or(0);
-        *lock(&self.allocation) = Allocation {
-            video_meta: query.find_allocation_meta::<gst_video::VideoMeta>().is_some(),
-            crop_meta: query.find_allocation_meta::<gst_video::VideoCropMeta>().is_some(),
-            min,
-        };
+        *lock(&self.allocation) = Allocation::of(query);
         // Pictures lie in the decoder's own memory: a pool of downstream's would only cost memory. The base class wants one
         // all the same, for those that are copied.
         while query.allocation_pools().next().is_some() {
@@ -309,128 +281,37 @@ impl Input<'_> {
 }
 
 /// Why something could not be put.
-enum PutFailure {
+pub(super) enum PutFailure {
     /// Flushing, or what downstream said.
     Flow(gst::FlowError),
     /// The packet is of no use.
     Packet(Error),
     /// The decoder is of no use.
     Decoder(String),
+    /// Its pictures are of no use to downstream.
+    Switch,
 }
 
 impl RkMppDec {
-    /// NULL to READY: is there a library, and hardware that it may use?
-    fn open_library(&self) -> Result<(), gst::StateChangeError> {
-        let path = lock(&self.settings).library_path.clone();
-        let opened = Mpp::load(path.as_ref().map(AsRef::as_ref)).map_err(Into::into).and_then(|mpp| {
-            // A codec may be missing, but not all of them.
-            let mut first = None;
-            for codec in CODECS {
-                match Context::new(mpp).and_then(|context| context.into_decoder(codec.coding)) {
-                    Ok(_) => return Ok(mpp),
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
-            Err(first.unwrap_or(Error::Nothing { call: "mpp_init" }))
-        });
-        match opened {
-            Ok(mpp) => {
-                gst::info!(CAT, imp = self, "using {}", mpp.name().display());
-                *lock(&self.mpp) = Some(mpp);
-                Ok(())
-            }
-            Err(error) => {
-                self.post_error_message(device::message(&error));
-                Err(gst::StateChangeError)
-            }
-        }
-    }
-
-    fn open_decoder(&self, mpp: Mpp, codec: Codec, input: &gst::StructureRef) -> Result<Arc<Decoder>, Error> {
-        let settings = lock(&self.settings).clone();
-        let decoder = Context::new(mpp)?
-            .with_input_timeout(Timeout::NonBlocking)?
-            .with_output_timeout(OUTPUT_TIMEOUT)?
-            .into_decoder(codec.coding)?;
-        let mut config = decoder.config()?;
-        // Whole access units come in; fields are the business of those downstream.
-        config.set(c"base:split_parse", 0_u32)?;
-        config.set(c"base:enable_vproc", 0_u32)?;
-        let interlaced = input.get::<&str>("interlace-mode").is_ok_and(|mode| mode != "progressive");
-        config.set_optional(c"base:fast_parse", u32::from(!interlaced));
-        config.set(c"base:fast_out", u32::from(settings.low_latency))?;
-        config.set_optional(c"base:enable_hdr_meta", 1_u32);
-        if let Some(extra) = &settings.extra_config {
-            for refused in crate::extra::set(extra, |key, value| config.set(key, value)) {
-                gst::element_imp_warning!(
-                    self,
-                    gst::LibraryError::Settings,
-                    ("extra-config: {refused}. Names and ranges of keys depend on the release of MPP")
-                );
-            }
-        }
-        decoder.apply(&config)?;
-        decoder.set_buffers(BUFFERS)?;
-        Ok(Arc::new(decoder))
-    }
-
-    fn open(
-        &self,
-        codec: Codec,
-        input: gst::Structure,
-        codec_data: Option<Vec<u8>>,
-    ) -> Result<Session, Error> {
-        let mpp = lock(&self.mpp).ok_or(Error::Nothing { call: "mpp_create" })?;
-        let decoder = self.open_decoder(mpp, codec, &input)?;
-        self.flow.set_decoder(Some(decoder.clone()));
-        gst::info!(CAT, imp = self, "decoding {}", codec.name);
-        Ok(Session {
-            mpp,
-            decoder,
-            codec,
-            input,
-            codec_data,
-            wants_codec_data: true,
-            dirty: false,
-            agreement: None,
-            allocator: gst_allocators::DmaBufAllocator::new(),
-            reorder: 0,
-            restarts: 0,
-            since_restart: 0,
-            warned_unsupported: false,
-        })
-    }
-
     /// Puts a packet, whatever has to be done for room.
     fn decode(&self, number: u32, data: &[u8]) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (decoder, codec_data) = {
-            let mut session = lock(&self.session);
-            let Some(session) = session.as_mut() else { return Err(gst::FlowError::NotNegotiated) };
-            session.dirty = true;
-            let wanted = std::mem::take(&mut session.wants_codec_data);
-            (session.decoder.clone(), session.codec_data.clone().filter(|_| wanted))
-        };
         lock(&self.flow.stats).frames_in += 1;
-        let result = match codec_data {
-            Some(codec_data) => self.put(&decoder, Input::CodecData(&codec_data)),
-            None => Ok(()),
-        };
-        let result = result.and_then(|()| {
-            let pts = self.flow.add(number);
-            self.put(&decoder, Input::Packet(data, pts))
-        });
-        match result {
+        match self.feed(number, data) {
             Ok(()) => {
-                self.flow.wake();
                 while let Some(oldest) = self.flow.too_many(MAX_PENDING) {
                     self.lose(oldest);
                 }
+                self.flow.result()
+            }
+            Err(PutFailure::Switch) => {
+                self.switch()?;
                 self.flow.result()
             }
             Err(failure) => {
                 self.flow.remove(number);
                 self.lose(number);
                 match failure {
+                    PutFailure::Switch => self.flow.result(),
                     PutFailure::Flow(error) => Err(error),
                     PutFailure::Packet(error) => {
                         gst::debug!(CAT, imp = self, "left out a packet: {error}");
@@ -445,8 +326,28 @@ impl RkMppDec {
         }
     }
 
+    /// Puts a frame's packet, behind what has to come first.
+    pub(super) fn feed(&self, number: u32, data: &[u8]) -> Result<(), PutFailure> {
+        let (decoder, codec_data) = {
+            let mut session = lock(&self.session);
+            let Some(session) = session.as_mut() else {
+                return Err(PutFailure::Flow(gst::FlowError::NotNegotiated));
+            };
+            session.dirty = true;
+            let wanted = std::mem::take(&mut session.wants_codec_data);
+            (session.decoder.clone(), session.codec_data.clone().filter(|_| wanted))
+        };
+        if let Some(codec_data) = codec_data {
+            self.put(&decoder, Input::CodecData(&codec_data))?;
+        }
+        let pts = self.flow.add(number);
+        self.put(&decoder, Input::Packet(data, pts))?;
+        self.flow.wake();
+        Ok(())
+    }
+
     /// Nothing came of a frame.
-    fn lose(&self, number: u32) {
+    pub(super) fn lose(&self, number: u32) {
         let obj = self.obj();
         if let Some(frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) {
             lock(&self.flow.stats).lost += 1;
@@ -464,6 +365,9 @@ impl RkMppDec {
             self.flow.result().map_err(PutFailure::Flow)?;
             if let Some(reason) = self.flow.failure() {
                 return Err(PutFailure::Decoder(reason));
+            }
+            if self.flow.is_switching() {
+                return Err(PutFailure::Switch);
             }
             match input.put(decoder) {
                 Ok(Put::Taken) => return Ok(()),
@@ -493,6 +397,10 @@ impl RkMppDec {
         let mut result = self.put(&decoder, Input::End);
         while result.is_ok() {
             self.deliver(true);
+            if self.flow.is_switching() {
+                result = Err(PutFailure::Switch);
+                break;
+            }
             if self.flow.has_ended() {
                 break;
             }
@@ -509,6 +417,11 @@ impl RkMppDec {
                 Ok(())
             };
         }
+        if matches!(result, Err(PutFailure::Switch)) {
+            // All that waits is put into the next one, which has to run empty in its turn.
+            self.switch()?;
+            return self.run_empty();
+        }
         for number in self.flow.abandon() {
             self.lose(number);
         }
@@ -520,6 +433,7 @@ impl RkMppDec {
                     self.flow.result()
                 }
             },
+            Err(PutFailure::Switch) => self.flow.result(),
             Err(PutFailure::Flow(error)) => Err(error),
             Err(PutFailure::Packet(error)) => {
                 self.restart(&error.to_string())?;
@@ -528,57 +442,6 @@ impl RkMppDec {
             Err(PutFailure::Decoder(reason)) => {
                 self.restart(&reason)?;
                 self.flow.result()
-            }
-        }
-    }
-
-    /// A failed decoder is closed and opened again, a few times. With the stream lock.
-    fn restart(&self, reason: &str) -> Result<(), gst::FlowError> {
-        for number in self.flow.abandon() {
-            self.lose(number);
-        }
-        let Some(mut session) = lock(&self.session).take() else { return Err(gst::FlowError::NotNegotiated) };
-        if session.since_restart >= RECOVERED {
-            session.restarts = 0;
-        }
-        session.since_restart = 0;
-        session.restarts += 1;
-        lock(&self.flow.stats).restarts += 1;
-        if session.restarts > MAX_RESTARTS {
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Failed,
-                ("The hardware decoder failed ({reason}), also after {MAX_RESTARTS} restarts; the kernel's log (dmesg) may tell why")
-            );
-            return Err(gst::FlowError::Error);
-        }
-        gst::element_imp_warning!(
-            self,
-            gst::ResourceError::Failed,
-            (
-                "The hardware decoder failed ({reason}); restarting it ({} of {MAX_RESTARTS})",
-                session.restarts
-            )
-        );
-        match self.open_decoder(session.mpp, session.codec, &session.input) {
-            Ok(decoder) => {
-                self.flow.set_decoder(Some(decoder.clone()));
-                session.decoder = decoder;
-                session.wants_codec_data = true;
-                session.dirty = false;
-                *lock(&self.session) = Some(session);
-                // It can only begin with one.
-                let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
-                self.obj().sink_pad().push_event(event);
-                Ok(())
-            }
-            Err(error) => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::Failed,
-                    ("The hardware decoder failed ({reason}) and cannot be opened again: {error}")
-                );
-                Err(gst::FlowError::Error)
             }
         }
     }
@@ -614,11 +477,14 @@ impl RkMppDec {
         number: u32,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let obj = self.obj();
+        if self.flow.is_switching() {
+            // Its frame waits for the next decoder.
+            return Ok(gst::FlowSuccess::Ok);
+        }
         let (overdue, waiting) = self.flow.overdue(number, session.codec.reorders);
         for old in overdue {
             self.lose(old);
         }
-        session.since_restart = session.since_restart.saturating_add(1);
         let Some(mut frame) = i32::try_from(number).ok().and_then(|number| obj.frame(number)) else {
             return Ok(gst::FlowSuccess::Ok);
         };
@@ -648,7 +514,14 @@ impl RkMppDec {
             agreement.description == description || bad && agreement.description.format == description.format
         });
         if !agreed || reconfigure {
-            self.agree(session, &description, layout)?;
+            match self.agree(session, &description, layout) {
+                Ok(()) => {}
+                Err(Disagreement::Flow(error)) => return Err(error),
+                Err(Disagreement::Switch) => {
+                    self.flow.ask_to_switch();
+                    return Ok(gst::FlowSuccess::Ok);
+                }
+            }
         }
         let Some(agreement) = &session.agreement else { return Err(gst::FlowError::NotNegotiated) };
         self.note_latency(&mut session.reorder, waiting, agreement.info.fps());
@@ -700,70 +573,6 @@ impl RkMppDec {
         // Its memory has a reference of its own.
         drop(picture);
         obj.finish_frame(frame)
-    }
-
-    /// Agrees with downstream on a format.
-    fn agree(
-        &self,
-        session: &mut Session,
-        description: &Description,
-        layout: Layout,
-    ) -> Result<(), gst::FlowError> {
-        let obj = self.obj();
-        let peer = obj.src_pad().peer_query_caps(None);
-        let mut dmabuf = true;
-        loop {
-            let Some(choice) = format::choose(&peer, &layout.pixels, &description.format, dmabuf) else {
-                gst::element_imp_error!(
-                    self,
-                    gst::CoreError::Negotiation,
-                    (
-                        "Downstream takes no {} pictures of {}x{}, but {peer}. Put videoconvert behind the decoder",
-                        layout.pixels.name,
-                        description.format.width,
-                        description.format.height
-                    )
-                );
-                return Err(gst::FlowError::NotNegotiated);
-            };
-            let (caps, info) = format::caps(&choice, description, &session.input).map_err(|error| {
-                gst::element_imp_error!(
-                    self,
-                    gst::CoreError::Negotiation,
-                    ("No caps for {description:?}: {error}")
-                );
-                gst::FlowError::NotNegotiated
-            })?;
-            *lock(&self.allocation) = Allocation::default();
-            let mut state = obj.set_output_state(choice.format, info.width(), info.height(), None)?;
-            state.set_info(info.clone());
-            state.set_caps(&caps);
-            if let Some(plain) = drm::plain(&caps) {
-                // For the pool that the base class wants, which needs a size.
-                state.set_allocation_caps(&plain);
-            }
-            if let Err(error) = obj.negotiate(state) {
-                // While flushing that is nobody's fault.
-                let flushing = obj.src_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
-                return Err(if flushing { gst::FlowError::Flushing } else { error });
-            }
-            let allocation = *lock(&self.allocation);
-            let copy_reason = output::copy_reason(&layout, &choice, &allocation, &info);
-            if choice.dmabuf && copy_reason.is_some() {
-                // Then plain memory is the better choice.
-                dmabuf = false;
-                continue;
-            }
-            let buffers = BUFFERS.max(OWN_BUFFERS + 3 + allocation.min);
-            if let Err(error) = session.decoder.set_buffers(buffers) {
-                gst::warning!(CAT, imp = self, "{error}");
-            }
-            gst::info!(CAT, imp = self, "{caps}, copied: {copy_reason:?}");
-            let description = description.clone();
-            session.agreement =
-                Some(Agreement { description, layout, choice, info, allocation, copy_reason });
-            return Ok(());
-        }
     }
 
     /// Tells how long pictures wait for others, when they wait longer than before.

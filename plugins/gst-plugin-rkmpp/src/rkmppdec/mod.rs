@@ -19,6 +19,11 @@
 //! gst-launch-1.0 filesrc location=camera.mp4 ! qtdemux ! h264parse ! rkmppdec ! rkmppenc ! video/x-h265 \
 //!     ! h265parse ! matroskamux ! filesink location=camera.mkv
 //! ```
+//! The same with pixels that stay compressed (AFBC) in between, for which GStreamer 1.24 is needed:
+//! ```console
+//! gst-launch-1.0 filesrc location=camera.mp4 ! qtdemux ! h264parse ! rkmppdec arm-afbc=true ! rkmppenc ! video/x-h265 \
+//!     ! h265parse ! matroskamux ! filesink location=camera.mkv
+//! ```
 //!
 //! Since: 0.1
 
@@ -30,6 +35,7 @@ mod flow;
 mod format;
 mod imp;
 mod output;
+mod session;
 mod settings;
 mod stats;
 mod unpack;

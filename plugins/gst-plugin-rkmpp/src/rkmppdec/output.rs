@@ -21,6 +21,17 @@ pub(crate) struct Allocation {
     pub min: u32,
 }
 
+impl Allocation {
+    /// From the answered query.
+    pub fn of(query: &gst::query::Allocation) -> Self {
+        Self {
+            video_meta: query.find_allocation_meta::<VideoMeta>().is_some(),
+            crop_meta: query.find_allocation_meta::<gst_video::VideoCropMeta>().is_some(),
+            min: query.allocation_pools().map(|(_, _, min, _)| min).max().unwrap_or(0),
+        }
+    }
+}
+
 /// Where a picture lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
@@ -58,6 +69,12 @@ fn shown(Layout { format, pixels, planes }: &Layout) -> [usize; 2] {
     ]
 }
 
+/// Whether compressed pixels begin where nobody downstream would look for them: blocks cannot be cut in two.
+pub(crate) fn is_hidden(layout: &Layout, choice: &Choice, allocation: &Allocation) -> bool {
+    let cropped = layout.format.offset_x > 0 || layout.format.offset_y > 0;
+    choice.compressed.is_some() && (cropped && !allocation.crop_meta || !allocation.video_meta)
+}
+
 /// Why a picture has to be copied; none if it has not.
 pub(crate) fn copy_reason(
     layout: &Layout,
@@ -66,6 +83,9 @@ pub(crate) fn copy_reason(
     info: &VideoInfo,
 ) -> Option<&'static str> {
     let Layout { format, pixels, planes } = layout;
+    if choice.compressed.is_some() {
+        return None;
+    }
     if choice.unpack {
         return Some("downstream wants ten bits unpacked");
     }
@@ -96,11 +116,21 @@ pub(crate) fn wrapped(
 ) -> Result<gst::Buffer, String> {
     let Agreement { layout, choice, allocation, .. } = agreement;
     let Layout { format, planes, .. } = layout;
-    let memory = dmabuf::wrap(allocator, picture, planes.size, held)?;
+    let size = if choice.compressed.is_some() { picture.size() } else { planes.size };
+    let memory = dmabuf::wrap(allocator, picture, size, held)?;
     let mut buffer = gst::Buffer::new();
     let inner = buffer.get_mut().ok_or("the new buffer is somebody else's")?;
     inner.append_memory(memory);
     let cropped = format.offset_x > 0 || format.offset_y > 0;
+    let rect = (format.offset_x, format.offset_y, format.width, format.height);
+    if choice.compressed.is_some() {
+        let whole = (format.width + format.offset_x, format.height + format.offset_y);
+        dmabuf::add_compressed_meta(inner, whole, planes.strides[0]);
+        if cropped {
+            gst_video::VideoCropMeta::add(inner, rect);
+        }
+        return Ok(buffer);
+    }
     let strides = planes.strides.map(|stride| i32::try_from(stride).unwrap_or(i32::MAX));
     let (width, height, offsets) = if cropped && allocation.crop_meta {
         (format.width + format.offset_x, format.height + format.offset_y, planes.offsets)
@@ -110,7 +140,6 @@ pub(crate) fn wrapped(
     VideoMeta::add_full(inner, VideoFrameFlags::empty(), choice.format, width, height, &offsets, &strides)
         .map_err(|error| error.to_string())?;
     if cropped && allocation.crop_meta {
-        let rect = (format.offset_x, format.offset_y, format.width, format.height);
         gst_video::VideoCropMeta::add(inner, rect);
     }
     Ok(buffer)

@@ -19,6 +19,8 @@ pub(crate) struct Stats {
     /// Formats that the decoder announced.
     pub formats: u64,
     pub restarts: u64,
+    /// Pictures come compressed.
+    pub compressed: bool,
     /// Why the last copy was one.
     pub copy_reason: Option<&'static str>,
 }
@@ -37,6 +39,7 @@ impl Stats {
             .field("restarts", self.restarts)
             .field("pending", pending as u64)
             .field("buffers-held", held as u64)
+            .field("compressed", self.compressed)
             .field("copy-reason", self.copy_reason.unwrap_or_default())
             .build()
     }

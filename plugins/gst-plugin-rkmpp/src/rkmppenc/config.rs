@@ -233,8 +233,13 @@ pub(crate) fn configure(
 }
 
 /// Where the planes are; changes make a keyframe.
-pub(crate) fn set_layout(config: &mut EncoderConfig, format: &Format, layout: &Layout) -> Result<(), Error> {
-    config.set(c"prep:format", format.mpp)?;
+pub(crate) fn set_layout(
+    config: &mut EncoderConfig,
+    format: &Format,
+    compressed: bool,
+    layout: &Layout,
+) -> Result<(), Error> {
+    config.set(c"prep:format", format.number(compressed))?;
     config.set(c"prep:hor_stride", layout.hor_stride as i32)?;
     config.set(c"prep:ver_stride", layout.ver_stride as i32)
 }
@@ -287,6 +292,7 @@ pub(crate) fn colour(info: &VideoInfo) -> Colour {
 pub(crate) fn check_size(
     info: &VideoInfo,
     format: &Format,
+    compressed: bool,
     choice: &Choice,
 ) -> Result<(), gst::ErrorMessage> {
     let (width, height) = (info.width(), info.height());
@@ -304,6 +310,15 @@ pub(crate) fn check_size(
         return Err(gst::error_msg!(
             gst::StreamError::Format,
             ("{width}x{height}: width and height must be even. Put videoscale or videocrop in front")
+        ));
+    }
+    if compressed && !choice.codec.reads_compressed() {
+        return Err(gst::error_msg!(
+            gst::StreamError::Format,
+            (
+                "{} cannot be made of compressed pixels (AFBC). Set arm-afbc=false on the decoder",
+                choice.codec.name()
+            )
         ));
     }
     if choice.codec == Codec::Jpeg && !format.jpeg {

@@ -231,11 +231,17 @@ impl VideoEncoderImpl for RkMppEnc {
 
     fn caps(&self, filter: Option<&gst::Caps>) -> gst::Caps {
         let rotation = lock(&self.settings).rotation;
-        if !matches!(rotation, Rotation::Clockwise | Rotation::Counterclockwise) {
-            return self.parent_caps(filter);
+        let mut caps = self.obj().proxy_getcaps(None, None);
+        if matches!(rotation, Rotation::Clockwise | Rotation::Counterclockwise) {
+            // What downstream wants of the width is wanted of our height.
+            caps = codec::turned(caps);
         }
-        // What downstream wants of the width is wanted of our height.
-        let caps = codec::turned(self.obj().proxy_getcaps(None, None));
+        if drm::known() {
+            let choice = self.obj().src_pad().allowed_caps().and_then(|allowed| codec::choose(&allowed));
+            if choice.is_some_and(|choice| !choice.codec.reads_compressed()) {
+                caps = drm::without_compressed(caps);
+            }
+        }
         match filter {
             Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
             None => caps,
@@ -254,7 +260,8 @@ impl VideoEncoderImpl for RkMppEnc {
             // What was put before them has to come out before them. The stream lock is not held here.
             gst::EventView::Caps(caps) => {
                 self.flow.drain();
-                let drm = drm::info(caps.caps()).map(|info| info.format());
+                let compressed = drm::compressed(caps.caps()).is_some();
+                let drm = drm::info(caps.caps()).map(|info| (info.format(), compressed));
                 return self.parent_sink_event(event) && self.reads(drm);
             }
             gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => self.flow.drain(),
@@ -281,6 +288,10 @@ impl VideoEncoderImpl for RkMppEnc {
 
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        if query.get().0.is_some_and(|caps| drm::compressed(caps).is_some()) {
+            // Its rows cannot be cut off otherwise.
+            query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
+        }
         if query.get().0.is_some_and(|caps| drm::info(caps).is_some()) {
             // Who names dma-bufs like that has them, and the base class would not know their size.
             return Ok(());
@@ -313,14 +324,19 @@ impl RkMppEnc {
 
     /// Whether the encoder was set up for this format: to the base class all formats of DMA_DRM caps are the same one, and no
     /// reason to tell us.
-    fn reads(&self, drm: Option<gst_video::VideoFormat>) -> bool {
-        let known = lock(&self.session).as_ref().map(|session| session.format.gst);
+    fn reads(&self, drm: Option<(gst_video::VideoFormat, bool)>) -> bool {
+        let known =
+            lock(&self.session).as_ref().map(|session| (session.format.gst, session.compressed.is_some()));
         let (Some(drm), Some(known)) = (drm, known) else { return true };
         if drm != known {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ("The dma-bufs' format changes from {known:?} to {drm:?} alone: change the size with it, or stop in between")
+                (
+                    "The dma-bufs' format changes from {} to {} alone: change the size with it, or stop in between",
+                    dma_name(known),
+                    dma_name(drm)
+                )
             );
         }
         drm == known
@@ -393,7 +409,8 @@ impl RkMppEnc {
                 ("Downstream takes none of H.264, H.265, VP8, JPEG: {allowed}")
             )
         })?;
-        config::check_size(&info, format, &choice)?;
+        let compressed = state.caps().and_then(drm::compressed);
+        config::check_size(&info, format, compressed.is_some(), &choice)?;
 
         let mpp =
             lock(&self.mpp).ok_or_else(|| gst::error_msg!(gst::CoreError::StateChange, ("not opened")))?;
@@ -412,11 +429,13 @@ impl RkMppEnc {
                 )
             )
         };
+        let restarts = old.as_ref().map(|old| old.restarts).unwrap_or_default();
         let reusable = old.filter(|old| old.choice.codec == choice.codec && self.flow.failure().is_none());
         let mut session = match reusable {
             Some(old) => Session {
                 info: info.clone(),
                 format,
+                compressed,
                 choice,
                 layout,
                 live,
@@ -434,12 +453,14 @@ impl RkMppEnc {
                     group: None,
                     info: info.clone(),
                     format,
+                    compressed,
                     choice,
                     layout,
                     live,
                     want_keyframe: false,
                     warned_copy: false,
                     warned_regions: false,
+                    restarts,
                 }
             }
         };
@@ -517,17 +538,20 @@ impl RkMppEnc {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.apply_changes(session);
         let Some(buffer) = frame.input_buffer_owned() else { return Err(gst::FlowError::Error) };
-        let prepared = input::prepare(
-            session.mpp,
-            session.format,
-            &session.info,
-            &buffer,
-            |size| self.flow.spare(size),
-            &mut session.group,
-        );
+        let prepared = match session.compressed {
+            Some(compressed) => input::prepare_compressed(session.mpp, compressed, &session.info, &buffer),
+            None => input::prepare(
+                session.mpp,
+                session.format,
+                &session.info,
+                &buffer,
+                |size| self.flow.spare(size),
+                &mut session.group,
+            ),
+        };
         let input = match prepared {
             Ok(input) => input,
-            Err(error @ InputError::Unreadable { .. }) => {
+            Err(error @ (InputError::Unreadable { .. } | InputError::Compressed(_))) => {
                 lock(&self.flow.stats).skipped += 1;
                 gst::element_imp_warning!(self, gst::StreamError::Format, ("Dropped a frame: {error}"));
                 return self.obj().finish_frame(frame);
@@ -557,7 +581,8 @@ impl RkMppEnc {
             != (session.layout.hor_stride, session.layout.ver_stride)
         {
             self.run_empty(session);
-            config::set_layout(&mut session.config, session.format, &input.layout)
+            let compressed = session.compressed.is_some();
+            config::set_layout(&mut session.config, session.format, compressed, &input.layout)
                 .and_then(|()| session.encoder.apply(&session.config))
                 .map_err(|error| self.failed("The encoder does not take the frame's strides", &error))?;
             session.layout = input.layout;
@@ -571,7 +596,10 @@ impl RkMppEnc {
             input.layout.hor_stride as u32,
             input.layout.ver_stride as u32,
         );
-        picture.set_format(session.format.mpp);
+        picture.set_format(session.format.number(input.compression.is_some()));
+        if let Some((header_stride, offset)) = input.compression {
+            picture.set_compression(header_stride, offset);
+        }
         picture.set_colour(config::colour(&session.info));
         picture.set_buffer(input.buffer);
         let regions = input::regions(&buffer, &session.info);
@@ -636,4 +664,9 @@ impl RkMppEnc {
         gst::element_imp_error!(self, gst::LibraryError::Failed, ("{what}: {error}"));
         gst::FlowError::Error
     }
+}
+
+/// How a format of dma-bufs is called in messages.
+fn dma_name((format, compressed): (gst_video::VideoFormat, bool)) -> String {
+    format!("{}{}", format.to_str(), if compressed { " (AFBC)" } else { "" })
 }

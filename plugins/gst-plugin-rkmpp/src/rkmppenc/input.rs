@@ -3,11 +3,12 @@
 //! Makes a GStreamer buffer readable for the hardware: as the dma-buf that it is, or by one copy.
 
 use gst_video::prelude::*;
-use gst_video::{VideoFrameRef, VideoInfo, VideoMeta};
+use gst_video::{VideoCropMeta, VideoFrameRef, VideoInfo, VideoMeta};
 use rockchip_mpp::{Buffer, Group, Mpp, RoiRegion};
 
 use super::layout::{self, Format, Layout};
 use crate::dmabuf;
+use crate::drm::Compressed;
 
 /// Added to the QP of a region that does not say itself.
 const REGION_DELTA_QP: i16 = -6;
@@ -27,6 +28,8 @@ pub(crate) struct Input {
     pub buffer: Buffer,
     pub layout: Layout,
     pub source: Source,
+    /// Of compressed pixels: pixels of a row of headers, and where the picture begins.
+    pub compression: Option<(u32, (u32, u32))>,
     /// Why a dma-buf was copied.
     pub copy_reason: Option<&'static str>,
 }
@@ -37,6 +40,9 @@ pub(crate) enum InputError {
     /// The buffer is empty, too small, or its memory cannot be mapped.
     #[error("a frame of {size} bytes cannot be read as {format} {width}x{height}")]
     Unreadable { size: usize, format: &'static str, width: u32, height: u32 },
+    /// Only the hardware can read its pixels, and not as they lie.
+    #[error("a compressed frame cannot be read: {0}")]
+    Compressed(&'static str),
     /// There is no memory to copy to.
     #[error("no memory for frames: {0}")]
     Memory(#[from] rockchip_mpp::Error),
@@ -64,6 +70,43 @@ fn import(
         buffer: imported,
         layout,
         source: Source::Imported { _buffer: buffer.clone() },
+        compression: None,
+        copy_reason: None,
+    })
+}
+
+/// Uses a dma-buf of compressed pixels. They cannot be copied into another layout.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn prepare_compressed(
+    mpp: Mpp,
+    compressed: &Compressed,
+    info: &VideoInfo,
+    buffer: &gst::Buffer,
+) -> Result<Input, InputError> {
+    let no = InputError::Compressed;
+    let dmabuf = dmabuf::of(buffer).map_err(|reason| no(reason.unwrap_or("it is no dma-buf")))?;
+    let meta = buffer.meta::<VideoMeta>().ok_or(no("there is no GstVideoMeta"))?;
+    if meta.offset().first() != Some(&0) {
+        return Err(no("its headers do not begin with the dma-buf"));
+    }
+    let stride = meta.stride().first().and_then(|&stride| compressed.pixels(stride));
+    let stride = stride.ok_or(no("the stride of its headers makes no sense"))?;
+    let (x, y) = match buffer.meta::<VideoCropMeta>().map(|meta| meta.rect()) {
+        Some((x, y, width, height)) if (width, height) == (info.width(), info.height()) => (x, y),
+        Some(_) => return Err(no("another part of it is to be seen than the caps say")),
+        None => (0, 0),
+    };
+    let at = (x.min(1 << 16) as usize, y.min(1 << 16) as usize);
+    let size = (info.width() as usize, info.height() as usize);
+    let layout = Layout::compressed(size, stride as usize, at, dmabuf.size).map_err(no)?;
+    let imported = Buffer::import(mpp, dmabuf.fd, dmabuf.size).map_err(|_| no("the library refused it"))?;
+    Ok(Input {
+        buffer: imported,
+        layout,
+        source: Source::Imported { _buffer: buffer.clone() },
+        compression: Some((stride, (x, y))),
         copy_reason: None,
     })
 }
@@ -114,7 +157,7 @@ pub(crate) fn prepare(
             layout::copy_plane(&mut map, &plane, data, stride);
         }
     }
-    Ok(Input { buffer: target, layout, source: Source::Pooled, copy_reason })
+    Ok(Input { buffer: target, layout, source: Source::Pooled, compression: None, copy_reason })
 }
 
 /// With a video meta the buffer's own layout counts, which mapping checks.

@@ -45,6 +45,13 @@ const fn format(gst: VideoFormat, mpp: i32, planes: &'static [Plane], jpeg: bool
     Format { gst, mpp, planes, jpeg }
 }
 
+impl Format {
+    /// `MPP_FMT_*` with the mark of compressed pixels, if they are.
+    pub fn number(&self, compressed: bool) -> i32 {
+        if compressed { self.mpp | consts::MPP_FRAME_FBC_AFBC_V2 } else { self.mpp }
+    }
+}
+
 /// All of them, best first: what needs no conversion by the hardware.
 pub(crate) static FORMATS: [Format; 19] = [
     format(VideoFormat::Nv12, consts::MPP_FMT_YUV420SP, &[Y, UV420], true),
@@ -162,6 +169,28 @@ impl Layout {
         Ok(layout)
     }
 
+    /// The layout of compressed pixels: a row of headers for `stride` pixels, pictures from line `top` on, in a buffer of `size`
+    /// bytes.
+    ///
+    /// # Errors
+    /// Why there can be no such picture.
+    pub fn compressed(
+        (width, height): (usize, usize),
+        stride: usize,
+        (left, top): (usize, usize),
+        size: usize,
+    ) -> Result<Self, &'static str> {
+        if stride < left + width {
+            return Err("its rows of headers are too short");
+        }
+        let ver_stride = (top + height).next_multiple_of(16);
+        // The headers alone, 16 bytes for each block of 16x16: what the blocks need, only they know.
+        if size < stride * ver_stride / 16 {
+            return Err("it is too small");
+        }
+        Ok(Self { hor_stride: stride, ver_stride, planes: [None; 3], size })
+    }
+
     /// The planes, in order.
     pub fn planes(&self) -> impl Iterator<Item = PlaneLayout> + '_ {
         self.planes.iter().flatten().copied()
@@ -248,6 +277,17 @@ mod tests {
         let i420 = find(VideoFormat::I420).unwrap();
         let shifted = Layout::existing(i420, (64, 64), &[64, 32, 32], &[0, 4096, 5121], 1 << 20);
         assert_eq!(shifted, Err("its planes do not follow one another"));
+    }
+
+    #[test]
+    fn compressed_ones_need_room_for_their_headers() {
+        let layout = Layout::compressed((640, 480), 640, (0, 4), 640 * 31).unwrap();
+        assert_eq!((layout.hor_stride, layout.ver_stride, layout.planes().count()), (640, 496, 0));
+        assert_eq!(Layout::compressed((640, 480), 640, (0, 4), 640 * 31 - 1), Err("it is too small"));
+        assert_eq!(
+            Layout::compressed((640, 480), 640, (16, 0), 1 << 20),
+            Err("its rows of headers are too short")
+        );
     }
 
     #[test]

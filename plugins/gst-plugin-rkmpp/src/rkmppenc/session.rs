@@ -16,9 +16,8 @@ use super::flow::lock;
 use super::imp::{CAT, OUTPUT_TIMEOUT, RkMppEnc};
 use super::layout::{Format, Layout};
 use super::settings::{self, Settings};
-
-/// A failed encoder is opened again so many times.
-const MAX_RESTARTS: u64 = 3;
+use crate::drm::Compressed;
+use crate::restarts::{self, Restarts};
 
 /// An encoder with its configuration. Used by the streaming thread only.
 pub(super) struct Session {
@@ -28,6 +27,8 @@ pub(super) struct Session {
     pub group: Option<Group>,
     pub info: VideoInfo,
     pub format: &'static Format,
+    /// Frames come compressed.
+    pub compressed: Option<&'static Compressed>,
     pub choice: Choice,
     /// As the encoder knows it.
     pub layout: Layout,
@@ -35,6 +36,7 @@ pub(super) struct Session {
     pub want_keyframe: bool,
     pub warned_copy: bool,
     pub warned_regions: bool,
+    pub restarts: Restarts,
 }
 
 impl RkMppEnc {
@@ -65,18 +67,11 @@ impl RkMppEnc {
         settings: &Settings,
         level: Option<super::level::Level>,
     ) -> Result<(), rockchip_mpp::Error> {
-        let Session { config, choice, live, info, format, layout, .. } = session;
+        let Session { config, choice, live, info, format, compressed, layout, .. } = session;
         config::configure(config, settings, choice, level, live, info)?;
-        config::set_layout(config, format, layout)?;
-        if let Some(extra) = &settings.extra_config {
-            for refused in crate::extra::set(extra, |key, value| config.set(key, value)) {
-                gst::element_imp_warning!(
-                    self,
-                    gst::LibraryError::Settings,
-                    ("extra-config: {refused}. Names and ranges of keys depend on the release of MPP")
-                );
-            }
-        }
+        config::set_layout(config, format, compressed.is_some(), layout)?;
+        let obj = self.obj();
+        crate::extra::apply(&*obj, settings.extra_config.as_ref(), |key, value| config.set(key, value));
         session.encoder.apply(&session.config)?;
         lock(&self.flow.stats).bitrate = session.live.rates.target;
         if settings.bitrate > 0 && settings.bitrate < settings::MIN_BITRATE {
@@ -113,25 +108,14 @@ impl RkMppEnc {
 
     /// A failed encoder is closed and opened again, a few times.
     pub(super) fn restart(&self, session: &mut Session, reason: &'static str) -> Result<(), gst::FlowError> {
-        let restarts = {
+        let made = {
             let mut stats = lock(&self.flow.stats);
             stats.restarts += 1;
-            stats.restarts
+            stats.frames_out
         };
         self.give_up_frames();
-        if restarts > MAX_RESTARTS {
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Failed,
-                ("The hardware encoder failed ({reason}), also after {MAX_RESTARTS} restarts; the kernel's log (dmesg) may tell why")
-            );
-            return Err(gst::FlowError::Error);
-        }
-        gst::element_imp_warning!(
-            self,
-            gst::ResourceError::Failed,
-            ("The hardware encoder failed ({reason}); restarting it ({restarts} of {MAX_RESTARTS})")
-        );
+        let obj = self.obj();
+        session.restarts.again(&*obj, "encoder", reason, made)?;
         let settings = lock(&self.settings).clone();
         let level = config::level_of(&session.choice, &session.info, &session.live);
         let reopened =
@@ -140,14 +124,7 @@ impl RkMppEnc {
                 session.config = config;
                 self.set_up(session, &settings, level)
             });
-        if let Err(error) = reopened {
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Failed,
-                ("The hardware encoder failed ({reason}) and cannot be opened again: {error}")
-            );
-            return Err(gst::FlowError::Error);
-        }
+        reopened.map_err(|error| restarts::closed(&*obj, "encoder", reason, &error))?;
         self.flow.set_encoder(Some(session.encoder.clone()));
         Ok(())
     }
