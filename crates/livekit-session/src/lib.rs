@@ -35,6 +35,7 @@
 //! All sessions of a process share one networking thread, which is started by the first of them.
 #![forbid(unsafe_code)]
 
+mod addresses;
 pub mod backoff;
 pub mod bitstream;
 mod config;

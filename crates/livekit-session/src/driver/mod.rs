@@ -76,6 +76,7 @@ pub(crate) async fn run<E: MediaEngine + 'static>(
         told_estimate: None,
         participants: 0,
         up_since: None,
+        media_up: false,
         closing: Vec::new(),
         congestion: Congestion::default(),
         data_sent: false,
@@ -117,6 +118,8 @@ struct Driver {
     participants: usize,
     /// Since when this stay is a success, so far.
     up_since: Option<Instant>,
+    /// Something was published in this stay, so media reaches the server.
+    media_up: bool,
     /// Closed tracks whose last frames are still on their way to the viewers.
     closing: Vec<(TrackId, Instant)>,
     congestion: Congestion,
@@ -326,9 +329,9 @@ impl Driver {
         let mut config = self.config.clone();
         let given = region.is_none();
         config.url = region.unwrap_or(config.url);
-        let joining = join::<E>(config, given, self.server_token.clone(), self.token_request.clone());
+        let joining = join::<E>(config.clone(), given, self.server_token.clone(), self.token_request.clone());
         tokio::pin!(joining);
-        let (mut engine, room) = loop {
+        let (mut engine, room, token) = loop {
             tokio::select! {
                 joined = &mut joining => match joined {
                     Ok(joined) => break joined,
@@ -357,7 +360,7 @@ impl Driver {
         }
         debug!(room = %room.sid, server = %room.server_version, "joined");
         self.joined_once = true;
-        self.participants = 0;
+        (self.participants, self.media_up) = (0, false);
         self.closing.clear();
         self.replays.clear();
         self.congestion = Congestion::default();
@@ -381,7 +384,7 @@ impl Driver {
         if let Some(token) = engine.refreshed_token().filter(|_| self.token_is_fixed() || self.moved) {
             self.server_token = Some(token);
         }
-        self.regions = engine.suggested_regions().into();
+        let suggested = engine.suggested_regions();
         match end {
             Ok(()) => {
                 let deadline = Instant::now() + LEAVE_BUDGET;
@@ -394,7 +397,11 @@ impl Driver {
                 debug!(%error, "connection lost");
                 // Says goodbye where there still is somebody to hear it, while we are on our way back.
                 tokio::spawn(engine.leave(Instant::now() + GOODBYE).with_current_subscriber());
-                Stay::Over(error)
+                let begun = given.then_some((&config, &token));
+                match self.choose_regions::<E>(&error, suggested, begun).await {
+                    true => Stay::Left,
+                    false => Stay::Over(error),
+                }
             }
         }
     }
@@ -417,14 +424,14 @@ impl Driver {
     }
 }
 
-/// Gets a token and joins with it, within the connect timeout. If that fails and `elsewhere` is wanted, also where else
+/// Gets a token and joins with it, within the connect timeout; gives the token too. If that fails and `elsewhere` is wanted, also where else
 /// to try.
 async fn join<E: MediaEngine>(
     config: SessionConfig,
     elsewhere: bool,
     server_token: Option<Secret>,
     token_request: Arc<tokio::sync::Mutex<Option<TokenRequest>>>,
-) -> Result<(E, crate::event::RoomInfo), (Error, Vec<String>)> {
+) -> Result<(E, crate::event::RoomInfo, Secret), (Error, Vec<String>)> {
     let timeout = config.connect_timeout;
     let mut used = None;
     let attempt = async {
@@ -444,7 +451,9 @@ async fn join<E: MediaEngine>(
                 answer.map_err(|_| Error::TokenSource("the token callback failed".into()))??
             }
         };
-        E::join(&config, used.insert(token)).await
+        let token = used.insert(token).clone();
+        let (engine, room) = E::join(&config, &token).await?;
+        Ok((engine, room, token))
     };
     let joined = tokio::time::timeout(timeout, attempt).await.unwrap_or(Err(Error::ConnectTimeout(timeout)));
     match (joined, used) {

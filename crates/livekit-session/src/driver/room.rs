@@ -171,6 +171,7 @@ impl Driver {
                 };
                 state.sid = Some(sid.clone());
                 state.activity.published();
+                self.media_up = true;
                 self.follow_activity(track);
                 let Some(state) = self.tracks.get_mut(&track) else { return Ok(()) };
                 let published = Event::Published { track, sid, name, mime_type };
@@ -217,6 +218,7 @@ impl Driver {
             EngineEvent::DataOpen(open) => {
                 self.shared.data.lock().set_open(open);
                 if open {
+                    self.media_up = true;
                     self.shared.status().online(Instant::now());
                     self.up_since.get_or_insert_with(Instant::now);
                     self.emit(Event::DataReady);

@@ -52,6 +52,8 @@ struct Script {
     /// Where else there is a server, who asked for that, and where the engine was sent.
     regions: Mutex<Vec<String>>,
     asked: AtomicUsize,
+    /// The answer to that does not come while this is set.
+    slow: AtomicBool,
     suggested: Mutex<Vec<String>>,
 }
 
@@ -76,6 +78,8 @@ enum Join {
     Stay,
     /// Publishes, then fails like this after so many frames.
     LoseAfter(usize, Error),
+    /// Fails like this as soon as a track is to be published.
+    NoMedia(Error),
     /// Stays, and takes nothing while the script says so.
     Congested,
     /// Publishes, then panics at the first frame.
@@ -151,6 +155,10 @@ impl MediaEngine for FakeEngine {
     }
 
     fn publish(&mut self, track: TrackId, config: &TrackConfig) {
+        if let Join::NoMedia(error) = &self.how {
+            self.failure = Some(error.clone());
+            return;
+        }
         self.events.extend([1000, 1000, 1020, 1100, 900].map(EngineEvent::BandwidthEstimate));
         self.set_muted(track, config.muted);
         let (name, mime_type) = (config.name.clone(), config.codec.mime_type().to_owned());
@@ -243,6 +251,9 @@ impl MediaEngine for FakeEngine {
     async fn regions(config: &SessionConfig, _token: &Secret) -> Vec<String> {
         let script = script(&config.url);
         script.asked.fetch_add(1, Ordering::SeqCst);
+        while script.slow.load(Ordering::SeqCst) {
+            script.release.notified().await;
+        }
         script.regions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

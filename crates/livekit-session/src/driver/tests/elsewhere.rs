@@ -46,6 +46,43 @@ fn when_the_address_fails_its_regions_are_tried_in_their_order() {
     assert_eq!(addresses(&b).last().unwrap(), given);
 }
 
+fn no_media() -> Join {
+    Join::NoMedia(Error::MediaTransport("no path to the server".into()))
+}
+
+#[test]
+fn a_region_without_media_is_left_for_the_next_one() {
+    let [given, blocked, good] =
+        ["ws://no-media.invalid", "ws://no-media-either.invalid", "ws://with-media.invalid"];
+    set(&script(given).regions, &[blocked, good]);
+    script(blocked).joins.lock().unwrap().push_back(no_media());
+    let lost = Error::MediaTransport("the network path to the server is gone".into());
+    script(good).joins.lock().unwrap().push_back(Join::LoseAfter(1, lost));
+    let b = bench("no-media", None, vec![no_media(), Join::Stay]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("publication", published(1));
+    assert_eq!(addresses(&b), [given, blocked, good]);
+    let asked = |url| script(url).asked.load(Ordering::SeqCst);
+    assert_eq!((asked(given), asked(blocked)), (1, 0));
+    // Where media was there once, its loss says nothing of the place.
+    assert_eq!(track.write(idr()), Outcome::Sent);
+    b.wait_for("the second publication", published(2));
+    assert_eq!(addresses(&b)[3..], [given]);
+    assert_eq!((asked(given), asked(good)), (1, 0));
+}
+
+#[test]
+fn leaving_does_not_wait_for_the_answer_about_regions() {
+    let url = "ws://no-media-no-answer.invalid";
+    script(url).slow.store(true, Ordering::SeqCst);
+    let b = bench("no-media-no-answer", None, vec![no_media()]);
+    let track = b.session.add_track(TrackConfig::new(Codec::H264, "v"));
+    b.wait_for("the question", |_| script(url).asked.load(Ordering::SeqCst) == 1);
+    b.session.leave();
+    assert!(b.ended().is_none());
+    drop(track);
+}
+
 #[test]
 fn regions_are_not_asked_for_what_they_would_refuse_as_well() {
     let refused = Error::Unauthorized { status: 401, detail: "no".into() };

@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::batch::{self, Datagram, MAX_DATAGRAMS};
+use crate::addresses;
 use crate::engine::SendCounters;
 
 /// A board with more addresses than this uses the first ones.
@@ -48,13 +49,13 @@ impl Sockets {
     /// One socket on every usable local address. `signalling` = the local address that already reached the
     /// server; loopback is used only if that is one, as no other server could be reached from it.
     pub(crate) fn bind(signalling: Option<IpAddr>) -> io::Result<Self> {
-        let mut addresses = usable_addresses(signalling)?;
-        if addresses.is_empty() {
-            addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut found = addresses::usable(signalling)?;
+        if found.is_empty() {
+            found.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
         let mut sockets = Vec::new();
         let mut failure = None;
-        for ip in addresses.into_iter().take(MAX_SOCKETS) {
+        for ip in found.into_iter().take(MAX_SOCKETS) {
             match open(ip) {
                 Ok((address, socket)) => sockets.push(Local { address, socket, segmentation: true }),
                 Err(error) => failure = Some(error),
@@ -75,7 +76,7 @@ impl Sockets {
     /// are gone stay: they may come back, and cost next to nothing.
     pub(crate) fn refresh(&mut self, signalling: Option<IpAddr>) -> Vec<SocketAddr> {
         let mut added = Vec::new();
-        for ip in usable_addresses(signalling).unwrap_or_default() {
+        for ip in addresses::usable(signalling).unwrap_or_default() {
             if self.sockets.len() < MAX_SOCKETS
                 && self.addresses().all(|known| known.ip() != ip)
                 && let Ok((address, socket)) = open(ip)
@@ -139,18 +140,6 @@ impl Sockets {
     }
 }
 
-/// The local addresses that a server may be reached from, the best first. `signalling` = the one that is known to.
-fn usable_addresses(signalling: Option<IpAddr>) -> io::Result<Vec<IpAddr>> {
-    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()?.into_iter().map(|i| i.ip()).collect();
-    addresses.extend(signalling);
-    let loopback = signalling.is_none_or(|ip| ip.is_loopback());
-    addresses.retain(|ip| is_usable(*ip) && (loopback || !ip.is_loopback()));
-    // The address that is known to work comes first.
-    addresses.sort_by_key(|ip| (Some(*ip) != signalling, *ip));
-    addresses.dedup();
-    Ok(addresses)
-}
-
 /// A socket for datagrams, on a port that the kernel chooses.
 pub(super) fn open(ip: IpAddr) -> io::Result<(SocketAddr, AsyncFd<UdpSocket>)> {
     let domain = if ip.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
@@ -165,14 +154,6 @@ pub(super) fn open(ip: IpAddr) -> io::Result<(SocketAddr, AsyncFd<UdpSocket>)> {
     #[allow(deprecated, reason = "its successor is unsafe because of types that lie about their descriptor")]
     let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
     Ok((address, socket))
-}
-
-/// Not unspecified, not multicast, and not link-local IPv6, which needs a scope that candidates can't say.
-fn is_usable(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast(),
-        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && (v6.segments()[0] & 0xffc0) != 0xfe80,
-    }
 }
 
 #[cfg(test)]
@@ -285,7 +266,7 @@ mod tests {
     async fn loopback_is_left_out_when_the_server_is_elsewhere() {
         let outside =
             if_addrs::get_if_addrs().unwrap().into_iter().map(|i| i.ip()).find(|ip| !ip.is_loopback());
-        let Some(outside) = outside.filter(|ip| is_usable(*ip)) else { return };
+        let Some(outside) = outside.filter(|ip| addresses::is_usable(*ip)) else { return };
         let sockets = Sockets::bind(Some(outside)).unwrap();
         assert!(sockets.addresses().all(|a| !a.ip().is_loopback()));
     }
