@@ -3,7 +3,7 @@
 
 /** Seconds before the given new start (1 = the first repeat). */
 export function retryDelay(attempt, random = Math.random()) {
-  return Math.min(10, 2 ** (attempt - 1)) * (0.8 + 0.4 * random);
+  return Math.min(4, 2 ** (attempt - 1)) * (0.8 + 0.4 * random);
 }
 
 /**

@@ -37,7 +37,7 @@ after(async () => {
 });
 
 // The end is only a backstop here: every test that starts a demo ends it by a signal.
-const start = () => { demo = new Demo(['--test-source', '--port', String(port), '--duration', '400'], { tmp }); };
+const start = () => { demo = new Demo(['--test-source', '--port', String(port), '--duration', '400', '--away', '100'], { tmp }); };
 
 async function playing() {
   await eventually('a playing video', 60, () => page.evaluate(() => {
@@ -140,6 +140,25 @@ test('sound is off until somebody clicks, and then has a level', { timeout: 1800
   await mkdir(path.dirname(screenshot), { recursive: true });
   await page.mouse.move(0, 0);
   await page.screenshot({ path: screenshot });
+});
+
+test('the network goes away and comes back, and so does the picture', { timeout: 180000 }, async () => {
+  const says = (words) => eventually(String(words), 60, () => words.test(demo.output)).catch((error) => assert.fail(`${error.message}:\n${demo.output}`));
+  const shown = () => page.evaluate(() => document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames);
+  demo.enter();
+  await says(/The network is away for 100 s/);
+  await eventually('a picture that stands still', 60, async () => {
+    const before = await shown();
+    await page.waitForTimeout(1000);
+    return await shown() === before;
+  });
+  await says(/Interrupted: .*path.*\. livekitsink tries to go on\./);
+  demo.enter();
+  await says(/The network is back/);
+  await says(/(It goes on|Back on air) after \d+ s/);
+  await playing();
+  const before = await shown();
+  await eventually('a picture that moves', 60, async () => await shown() > before);
 });
 
 test('the page fits a phone', { timeout: 120000 }, async () => {

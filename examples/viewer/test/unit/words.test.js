@@ -32,10 +32,10 @@ test('unknown qualities are not measured yet', () => {
   assert.equal(qualityWords('whatever'), 'not measured yet');
 });
 
-test('waits grow to ten seconds and are spread', () => {
-  assert.deepEqual([1, 2, 3, 4, 5, 20].map((n) => retryDelay(n, 0.5)), [1, 2, 4, 8, 10, 10]);
+test('waits grow to four seconds and are spread', () => {
+  assert.deepEqual([1, 2, 3, 4, 5, 20].map((n) => retryDelay(n, 0.5)), [1, 2, 4, 4, 4, 4]);
   assert.equal(retryDelay(1, 0), 0.8);
-  assert.ok(retryDelay(9, 1) < 12.1);
+  assert.ok(retryDelay(9, 1) < 4.9);
 });
 
 test('repairs are tried quickly and given up after some seconds', () => {

@@ -37,12 +37,17 @@ export class Demo {
     const env = { ...process.env, TMPDIR: tmp };
     // These would send the demo to another server.
     for (const name of Object.keys(env)) if (/^LIVEKIT_(?!SERVER$)/.test(name)) delete env[name];
-    this.child = spawn(script, args, { detached: true, env, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.child = spawn(script, args, { detached: true, env, stdio: ['pipe', 'pipe', 'pipe'] });
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => { this.output += text; });
     }
     this.exit = new Promise((resolve) => this.child.on('close', (code, signal) => resolve({ code, signal })));
     this.exit.then((result) => { this.ended = result; });
+  }
+
+  /** Presses Enter. */
+  enter() {
+    this.child.stdin.write('\n');
   }
 
   /** The page's address, once it is said. */
