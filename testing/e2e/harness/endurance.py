@@ -45,32 +45,37 @@ class Footprint:
     rss_kb: int
 
     @classmethod
-    def of(cls, publisher):
+    def of(cls, publisher, stopped=False):
         allocated, rss = json.loads(publisher.run(TRIM))
-        return cls(*counts(publisher.child.pid), allocated, rss)
+        return cls(*counts(publisher.child.pid, stopped), allocated, rss)
 
     @classmethod
-    def at_rest(cls, publisher, still=1.5):
-        """Once descriptors and threads have stayed the same for that many seconds: helper threads live on for one."""
-        last, since = None, 0.0
+    def at_rest(cls, publisher, still=1.5, like=None):
+        """Once descriptors and threads have stayed the same for that many seconds: helper threads live on for one. Those that
+        networking and GStreamer keep for more to do live on for ten seconds and more: with `like` (a footprint) they are waited
+        for, until there are no more than in that one, or for a minute."""
+        last, since, begin = None, 0.0, time.monotonic()
 
         def settled():
             nonlocal last, since
-            now = counts(publisher.child.pid)
+            now = counts(publisher.child.pid, stopped=True)
             if now != last:
                 last, since = now, time.monotonic()
-            return time.monotonic() >= since + still
+            more = like and (now[0] > like.fds or now[1] > like.threads) and time.monotonic() < begin + 60
+            return not more and time.monotonic() >= since + still
 
-        wait_until(settled, PATIENCE, lambda: f"a process at rest; it holds {last} descriptors and threads", interval=0.1)
-        return cls.of(publisher)
+        wait_until(settled, PATIENCE + 60, lambda: f"a process at rest; it holds {last} descriptors and threads", interval=0.1)
+        return cls.of(publisher, stopped=True)
 
 
-def counts(pid):
-    """Descriptors and threads of a process, without the threads that GLib's pools keep for a quarter of a minute."""
+def counts(pid, stopped=False):
+    """Descriptors and threads of a process, without the threads that GLib's pools keep for a quarter of a minute. Such a thread
+    may have the name of the pad that it worked for last; where nothing plays, those are left out too."""
     threads = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
-            threads += not (task / "comm").read_text().startswith("pool-")
+            name = (task / "comm").read_text()
+            threads += not name.startswith("pool-") and not (stopped and ":" in name)
         except OSError:  # just gone
             pass
     return len(os.listdir(f"/proc/{pid}/fd")), threads
@@ -225,7 +230,7 @@ def restarts(stage, directory, count, down=5.0, pictures=True, looks=20, warm=1,
                 if progress:
                     progress(course)
         publisher.run(STOP)
-        course.rest.append(Footprint.at_rest(publisher))
+        course.rest.append(Footprint.at_rest(publisher, like=course.rest[0]))
         assert not publisher.select("error"), publisher.summary()
         assert {m["track-name"] for m in publisher.messages("livekit-published") if m["pad"] == "video_0"} == {"front"}, publisher.summary()
         publisher.stop()

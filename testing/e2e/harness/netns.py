@@ -24,6 +24,7 @@ class Namespaces:
     """Names `server` and `client` with addresses `server_address` and `client_address`."""
 
     server_address, client_address = "10.213.7.1", "10.213.7.2"
+    other_server_address, other_client_address = "10.213.8.1", "10.213.8.2"
 
     def __init__(self, delay_ms=0, loss=0.0, seed=1, emulated=False):
         """With a delay (each way), a loss (0..1, from the client on) or `emulated` the link is a relay between TUN devices,
@@ -51,6 +52,14 @@ class Namespaces:
         except (subprocess.CalledProcessError, FileNotFoundError) as e:
             self.remove()
             raise NotPermitted(f"ip netns: {getattr(e, 'stderr', e)}") from None
+
+    def add_interface(self):
+        """Another network: `eth1` on both sides, with `other_server_address` and `other_client_address`."""
+        _ip("link", "add", "eth1", "netns", self.server, "type", "veth", "peer", "name", "eth1", "netns", self.client)
+        for name, address in ((self.server, self.other_server_address), (self.client, self.other_client_address)):
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth1")
+            _ip("-n", name, "link", "set", "dev", "eth1", "gso_max_segs", "1")
+            _ip("-n", name, "link", "set", "eth1", "up")
 
     def set_mtu(self, size):
         """Of the link, on both sides."""

@@ -53,8 +53,9 @@ class Coturn:
     def announce(self, protocol):
         """Lines for the part `rtc` of the server's configuration: this relay, by `udp`, `tcp` or `tls`."""
         port = self.tls if protocol == "tls" else self.port
+        host = f'"[{self.address}]"' if ":" in self.address else self.address
         return (
-            f"  turn_servers:\n    - host: {self.address}\n      port: {port}\n      protocol: {protocol}\n"
+            f"  turn_servers:\n    - host: {host}\n      port: {port}\n      protocol: {protocol}\n"
             f"      username: {self.user}\n      credential: {self.password}\n"
         )
 

@@ -116,3 +116,12 @@ class Rates:
                 return at + window - begin
             at += 0.25
         return None
+
+    def down(self, begin, end, kbit, window=0.5):
+        """Seconds from `begin` until a time began in which less than this was made; None = never."""
+        at = begin
+        while at + window <= end:
+            if self.kbit(at, at + window) < kbit:
+                return at - begin
+            at += 0.05
+        return None

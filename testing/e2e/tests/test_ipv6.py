@@ -8,8 +8,9 @@ from harness.netns import Namespaces, NotPermitted, _ip
 from harness.proc import PATIENCE, wait_until
 from harness.remote import RemoteViewer
 from harness.server import LiveKitServer
+from harness.turn import Coturn
 from harness.uplink import Uplink
-from test_reach import UDP, live, wait_transport
+from test_reach import RELAY, UDP, live, wait_transport
 from test_resume import assert_same_stay, first_after
 
 
@@ -23,13 +24,25 @@ class Namespaces6(Namespaces):
             wait_until(lambda: not _ip("-n", name, "-6", "address", "show", "tentative").stdout.strip(), PATIENCE, "the addresses")
 
 
+class Both(Namespaces6):
+    """IPv4 too, by the same link."""
+
+    addresses4 = Namespaces.server_address, Namespaces.client_address
+
+    def __init__(self):
+        super().__init__()
+        for name, address in zip((self.server, self.client), self.addresses4):
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
+
+
 class Link(Uplink):
-    def __init__(self, directory, room):
+    def __init__(self, directory, room, namespaces=Namespaces6, config=None):
+        """`config`: as with `Uplink`."""
         self.directory, self.room, self.nice, self._open = directory, room, [], []
-        self.namespaces = Namespaces6()
+        self.namespaces = namespaces()
         try:
             inside = Namespaces.inside(self.namespaces.server)
-            self.server = self._keep(LiveKitServer(directory, address=Namespaces6.server_address, prefix=inside))
+            self.server = self._keep(LiveKitServer(directory, address=Namespaces6.server_address, prefix=inside, **(config(self) if config else {})))
             self.server.url = f"ws://[{Namespaces6.server_address}]:{self.server.port}"
             self.viewer = self._keep(RemoteViewer(self.server.url, self.server.token(room, "viewer"), room, directory / "viewer.log", prefix=inside))
         except BaseException:
@@ -38,13 +51,24 @@ class Link(Uplink):
 
 
 @pytest.fixture
-def link(tmp_path, room):
-    try:
-        made = Link(tmp_path, room)
-    except NotPermitted as e:
-        pytest.skip(f"needs root: {e}")
-    with made:
-        yield made
+def make_link(tmp_path, room):
+    made = []
+
+    def make(**kw):
+        try:
+            made.append(Link(tmp_path, room, **kw))
+        except NotPermitted as e:
+            pytest.skip(f"needs root: {e}")
+        return made[-1]
+
+    yield make
+    for link in made:
+        link.close()
+
+
+@pytest.fixture
+def link(make_link):
+    return make_link()
 
 
 def test_pictures_flow_and_come_back(link):
@@ -74,3 +98,35 @@ def test_what_was_tried_is_named(link):
     text = f"{error['text']} {error['debug']}"
     for word in ("UDP from", Namespaces6.client_address, "TCP to", "refused", f"[{Namespaces6.server_address}]:{link.server.tcp}"):
         assert word in text, text
+
+
+def test_relay(make_link, tmp_path, needs):
+    """TURN, where both its way and its relayed address are IPv6."""
+    needs("turnserver")
+    relays = []
+
+    def config(link):
+        relays.append(Coturn(tmp_path, link.namespaces))
+        link.keep(relays[0].stop)
+        return {"rtc": relays[0].announce("udp")}
+
+    link = make_link(config=config)
+    link.namespaces.refuse(f"udp dport {link.server.udp} drop", f"tcp dport {link.server.tcp} drop")
+    publisher = live(link, RELAY)
+    link.viewer.wait_pictures(15)
+    wait_transport(publisher, "relay-udp")
+    assert len(publisher.messages("livekit-joined")) == 1
+
+
+def test_one_of_two_families_ends(make_link):
+    """Each in turn, while media may use the other one: the same stay, still by UDP."""
+    link = make_link(namespaces=Both)
+    publisher = live(link)
+    link.viewer.wait_pictures(15)
+    for family in ("ipv4", "ipv6"):
+        link.namespaces.refuse(f"meta nfproto {family} {UDP} drop")
+        elapsed = first_after(link, time.monotonic() + 0.5)
+        print(f"picture {elapsed + 0.5:.2f} s after UDP over {family} ended")
+        link.viewer.wait_pictures(len(link.viewer.arrivals) + 30)
+        wait_transport(publisher, "udp")
+    assert len(publisher.messages("livekit-joined")) == 1 and not publisher.messages("livekit-offline"), publisher.summary()

@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import ENCODER
 from harness.checks import assert_none_lost_on_our_way
-from harness.netns import Namespaces, _ip
+from harness.netns import _ip
 from harness.proc import PATIENCE, free_port, wait_until
 from harness.server import LiveKitServer
 from harness.subscriber import Subscriber
@@ -244,22 +244,27 @@ def test_a_short_burst_of_loss_is_no_interruption(make_uplink):
     assert not publisher.messages("livekit-resuming")
 
 
-def test_another_interface(make_uplink):
-    """From one network into another, without the old address: the stay goes on."""
+def test_another_interface_and_back(make_uplink):
+    """From Wi-Fi to LTE, which was not there before, and back, each without the old address: one stay."""
     uplink = make_uplink()
-    server, client = uplink.namespaces.server, uplink.namespaces.client
-    _ip("link", "add", "eth1", "netns", server, "type", "veth", "peer", "name", "eth1", "netns", client)
-    for name, address in ((server, "10.213.8.1"), (client, "10.213.8.2")):
-        _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth1")
-        _ip("-n", name, "link", "set", "dev", "eth1", "gso_max_segs", "1")
-        _ip("-n", name, "link", "set", "eth1", "up")
+    names = uplink.namespaces
+    client = names.client
     publisher = live(uplink)
-    _ip("-n", client, "address", "del", f"{Namespaces.client_address}/24", "dev", "eth0")
+    names.add_interface()
+    _ip("-n", client, "address", "del", f"{names.client_address}/24", "dev", "eth0")
     _ip("-n", client, "link", "set", "eth0", "down")
-    _ip("-n", client, "route", "add", Namespaces.server_address, "via", "10.213.8.1")
+    _ip("-n", client, "route", "add", names.server_address, "via", names.other_server_address)
     elapsed = first_after(uplink, time.monotonic() + 0.5, timeout=4 * 5)
     print(f"picture {elapsed + 0.5:.2f} s after the change")
     assert_same_stay(publisher)
+    _ip("-n", client, "link", "set", "eth1", "down")
+    _ip("-n", client, "address", "add", f"{names.client_address}/24", "dev", "eth0")
+    _ip("-n", client, "link", "set", "eth0", "up")
+    elapsed = first_after(uplink, time.monotonic() + 0.5, timeout=4 * 5)
+    print(f"picture {elapsed + 0.5:.2f} s after the change back")
+    uplink.viewer.wait_pictures(len(uplink.viewer.arrivals) + 30)
+    # Signalling finds out later.
+    assert len(publisher.messages("livekit-joined")) == 1 and not publisher.messages("livekit-unpublished"), publisher.summary()
 
 
 @pytest.mark.parametrize("what", ["udp", "all"])
