@@ -107,6 +107,8 @@ pub struct Config {
     pub au_delimiter: bool,
     /// Most bytes of a slice; 0: one slice a frame.
     pub slice_size: u32,
+    /// Slices come out one by one, before their picture is coded whole, where the device can.
+    pub slices_apart: bool,
     /// Profiles that may be used, as in GStreamer's caps, the most wanted first; empty: any.
     pub profiles: Vec<String>,
     /// Level, as in GStreamer's caps; `None`: the least that fits.
@@ -157,6 +159,7 @@ impl Config {
             repeat_headers: true,
             au_delimiter: false,
             slice_size: 0,
+            slices_apart: false,
             profiles: Vec::new(),
             level: None,
             inputs: 4,

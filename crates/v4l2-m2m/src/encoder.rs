@@ -62,6 +62,8 @@ pub enum Out {
         data: Vec<u8>,
         /// It can be decoded by itself, as its bytes say.
         keyframe: bool,
+        /// The picture ends with these bytes. Unknown ends are told as none.
+        end: bool,
     },
     /// The device made nothing of a raw picture.
     Lost {
@@ -111,6 +113,8 @@ struct Session {
     /// For drivers without commands: an empty buffer ends the stream.
     end_slot: Option<Slot>,
     last_buffer: Instant,
+    /// The rest of a picture has to come.
+    unfinished: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,9 +248,14 @@ impl Encoder {
         let output = output
             .request(config.memory, count.min(32))
             .map_err(|error| fatal(EncoderError::Buffers { queue: "OUTPUT", error }))?;
-        let capture = capture
-            .request(Memory::Mmap, config.outputs.clamp(2, 32))
+        let apart = config.slices_apart && dialect == Dialect::Nvidia;
+        let outputs = if apart { config.outputs.saturating_mul(4) } else { config.outputs };
+        let mut capture = capture
+            .request(Memory::Mmap, outputs.clamp(2, 32))
             .map_err(|error| fatal(EncoderError::Buffers { queue: "CAPTURE", error }))?;
+        if apart {
+            capture.expect_parts(nvidia::METADATA);
+        }
         let retry = chosen.levels_left;
         let lends = output.orphans();
         let (output, capture, mut slots) = start(output, capture, dialect).map_err(|error| (error, retry))?;
@@ -282,6 +291,7 @@ impl Encoder {
             key_every: None,
             end_slot,
             last_buffer: Instant::now(),
+            unfinished: false,
         });
         Ok((setup, slots))
     }
@@ -308,8 +318,7 @@ impl Encoder {
     pub fn interest(&self) -> Interest {
         let session = self.session.as_ref();
         Interest {
-            capture: session
-                .is_some_and(|session| !session.pending.is_empty() || session.drain == Drain::Asked),
+            capture: session.is_some_and(|session| session.is_busy() || session.drain == Drain::Asked),
             output: session.is_some_and(|session| session.output.queued() > 0),
             pause: Duration::ZERO,
         }
@@ -448,7 +457,7 @@ impl Encoder {
         }
         session.drain = Drain::Asked;
         session.last_buffer = Instant::now();
-        if session.pending.is_empty() {
+        if !session.is_busy() {
             session.finish_drain(out);
             return Ok(());
         }
@@ -510,6 +519,7 @@ impl Encoder {
             key_every,
             end_slot,
             last_buffer: Instant::now(),
+            unfinished: false,
         });
         Ok(())
     }
@@ -598,6 +608,11 @@ impl Encoder {
 }
 
 impl Session {
+    /// Whether the device has something to give out. Where it does not tell the end of a picture, silence does.
+    fn is_busy(&self) -> bool {
+        !self.pending.is_empty() || (self.unfinished && self.last_buffer.elapsed() < QUIET)
+    }
+
     /// Passes a coded buffer on, and books raw pictures of which the device made nothing.
     fn take(&mut self, coded: Coded, out: &mut Vec<Out>) -> Verdict {
         let timestamp = coded.timestamp;
@@ -607,7 +622,19 @@ impl Session {
             }
             return Verdict::Wait;
         }
+        let apart = self.config.slices_apart;
+        let end = !apart || coded.ends_picture == Some(true) || coded.last;
+        let same = self.last_timestamp == Some(timestamp) && !self.pending.contains_key(&timestamp);
+        if apart && same && (self.unfinished || timestamp != 0) {
+            // Another slice. (What comes after the last of a stream has no bytes.)
+            self.unfinished = !end && !coded.data.is_empty();
+            if !coded.data.is_empty() {
+                out.push(Out::Frame { number: None, data: coded.data, keyframe: false, end });
+            }
+            return Verdict::Wait;
+        }
         let Some(framed) = self.headers.frame(coded.data) else { return Verdict::Wait };
+        self.unfinished = !end;
         let number = match self.pending.remove(&timestamp) {
             Some(number) => Some(number),
             None if self.last_timestamp == Some(timestamp) && timestamp != 0 => None,
@@ -616,7 +643,7 @@ impl Session {
         };
         self.last_timestamp = Some(timestamp);
         let Some(number) = number else {
-            out.push(Out::Frame { number: None, data: framed.data, keyframe: false });
+            out.push(Out::Frame { number: None, data: framed.data, keyframe: false, end });
             return Verdict::Wait;
         };
         // What is older will not come any more, except for what B-frames delay.
@@ -629,7 +656,7 @@ impl Session {
         if framed.keyframe {
             self.last_key = self.last_key.max(number);
         }
-        out.push(Out::Frame { number: Some(number), data: framed.data, keyframe: framed.keyframe });
+        out.push(Out::Frame { number: Some(number), data: framed.data, keyframe: framed.keyframe, end });
         let pending = (self.pending.len() as u64).min(MAX_EXTRA);
         self.keys.seen(number, framed.keyframe, pending, self.next_number)
     }

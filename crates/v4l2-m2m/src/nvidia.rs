@@ -80,6 +80,7 @@ controls! {
     TWO_PASS_CBR OWN + 552, "two_pass_cbr" Value;
     MAX_PERFORMANCE OWN + 554, "max_performance" Value;
     H265_LEVEL OWN + 561, "h265_level" Value;
+    SLICE_LEVEL_ENCODE OWN + 562, "slice_level_encode" Value;
     POC_TYPE OWN + 563, "poc_type" Value;
     FORCE_IDR_FRAME OWN + 567, "force_idr_frame" Value;
     AV1_HEADERS_WITH_FRAME OWN + 569, "av1_headers_with_frame" Value;
@@ -95,6 +96,9 @@ const H264_PROFILES: [(&str, u32); 4] =
     [("constrained-baseline", 0), ("baseline", 0), ("main", 2), ("high", 4)];
 /// The highest H.264 level that every release's menu has: 5.1.
 const H264_LEVELS: i64 = 15;
+
+/// Tells of a packet; read, never set.
+pub(crate) const METADATA: u32 = OWN + 536;
 
 /// Controls of an open device of NVIDIA's.
 #[derive(Debug, Default)]
@@ -290,9 +294,16 @@ impl Wishes for Controls {
         if own.two_pass {
             self.wish(handle, TWO_PASS_CBR, &[1]);
         }
+        if config.slices_apart {
+            self.wish(handle, SLICE_LEVEL_ENCODE, &[1]);
+        }
         if config.slice_size != 0 {
             // Type 0: in bits.
             self.wish(handle, SLICE_LENGTH_PARAM, &[0, config.slice_size.saturating_mul(8)]);
+        } else if config.slices_apart {
+            // A quarter of what a frame has.
+            let bits = u64::from(config.bitrate) * config.frame_time() / 4_000_000;
+            self.wish(handle, SLICE_LENGTH_PARAM, &[0, u32::try_from(bits.max(1)).unwrap_or(u32::MAX)]);
         }
         if config.intra_refresh != 0 {
             self.wish(handle, SLICE_INTRAREFRESH_PARAM, &[config.intra_refresh]);

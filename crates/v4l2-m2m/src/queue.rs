@@ -107,6 +107,8 @@ struct Inner<D: Direction> {
     generation: u64,
     /// Buffers may stay mapped when the queue is freed.
     orphans: bool,
+    /// Several buffers make a picture: the control that says which is its last.
+    parts: Option<u32>,
     places: Vec<Place>,
     /// Rights to queue lent buffers that came back when the queue stopped.
     permits: Vec<Slot>,
@@ -189,6 +191,7 @@ impl<D: Direction> Queue<D, Idle> {
             memory: Memory::Mmap,
             generation: 0,
             orphans: false,
+            parts: None,
             places: Vec::new(),
             permits: Vec::new(),
             allocated: false,
@@ -483,9 +486,16 @@ pub struct Coded {
     pub error: bool,
     /// Nothing follows.
     pub last: bool,
+    /// Whether the picture ends with these bytes, if it comes in parts and the device says so.
+    pub ends_picture: Option<bool>,
 }
 
 impl<S: HasBuffers> Queue<Capture, S> {
+    /// From now on the device is asked with each buffer whether it is the last of its picture, by this control of NVIDIA's.
+    pub(crate) fn expect_parts(&mut self, control: u32) {
+        self.inner.parts = Some(control);
+    }
+
     /// Gives all buffers that are here to the device.
     ///
     /// # Errors
@@ -548,6 +558,8 @@ impl Queue<Capture, Streaming> {
             key_flag: queued.flags & V4L2_BUF_FLAG_KEYFRAME != 0,
             error: queued.flags & V4L2_BUF_FLAG_ERROR != 0,
             last: queued.flags & V4L2_BUF_FLAG_LAST != 0,
+            // It knows only as long as it does not have the buffer again.
+            ends_picture: inner.parts.and_then(|id| ends_picture(&inner.handle, id, queued.index).ok()),
         };
         *place = Place::Here(mappings);
         if !coded.last

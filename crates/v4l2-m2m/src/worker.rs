@@ -104,6 +104,8 @@ pub enum Coded {
         data: Vec<u8>,
         /// It can be decoded by itself.
         keyframe: bool,
+        /// See [`Out::Frame`].
+        end: bool,
         /// From giving it to the device to getting it back.
         encode_time: Option<Duration>,
     },
@@ -592,11 +594,8 @@ impl Loop {
             }
             self.publish(out);
             // Short enough to notice a drain that ends in silence, or a device that hangs.
-            let timeout = if self.encoder.silence().is_some() {
-                SLICE.min(self.timeout)
-            } else {
-                Duration::from_secs(60)
-            };
+            let waiting = self.encoder.silence().is_some() || self.encoder.interest().capture;
+            let timeout = if waiting { SLICE.min(self.timeout) } else { Duration::from_secs(60) };
             if let Err(error) = self.wait(timeout) {
                 self.check(Err(EncoderError::Wait(error)));
             }
@@ -733,13 +732,13 @@ impl Loop {
             for out in out {
                 match out {
                     Out::Slot(slot) => link.take_back(slot),
-                    Out::Frame { number, data, keyframe } => {
+                    Out::Frame { number, data, keyframe, end } => {
                         let encode_time =
                             number.and_then(|number| since.remove(&number)).map(|since| since.elapsed());
                         if let Some(time) = encode_time {
                             expect.done(time);
                         }
-                        link.coded.push_back(Coded::Frame { number, data, keyframe, encode_time });
+                        link.coded.push_back(Coded::Frame { number, data, keyframe, end, encode_time });
                     }
                     Out::Lost { number } => {
                         since.remove(&number);

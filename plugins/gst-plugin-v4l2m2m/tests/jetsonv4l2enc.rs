@@ -289,6 +289,73 @@ fn gop_and_headers_at_each_keyframe() {
     }
 }
 
+fn is_marked(buffer: &gst::Buffer) -> bool {
+    buffer.flags().contains(gst::BufferFlags::MARKER)
+}
+
+#[test]
+fn slices_come_before_their_picture_is_whole() {
+    let caps = H264.replace("alignment=au", "alignment=nal");
+    let mut bench = bench("hold=slices", &caps, |_| ());
+    hold(&bench.tag, true);
+    bench.push(1);
+    bench.until("the first slice", |bench| bench.stat("frames-out") == 1);
+    // The count comes a little before the buffer.
+    let first = bench.harness.pull().unwrap();
+    assert!(!is_marked(&first) && !first.flags().contains(gst::BufferFlags::DELTA_UNIT));
+    assert!(v4l2_m2m::codec::Codec::H264.inspect(&first.map_readable().unwrap()).complete);
+    hold(&bench.tag, false);
+    // Nothing goes in, and still the rest comes out.
+    let mut rest = Vec::new();
+    while rest.last().is_none_or(|buffer| !is_marked(buffer)) {
+        rest.push(bench.harness.pull().unwrap());
+    }
+    assert_eq!(rest.len(), 3);
+    assert!(rest.iter().all(|buffer| buffer.flags().contains(gst::BufferFlags::DELTA_UNIT)));
+    assert!(rest.iter().all(|buffer| buffer.pts() == first.pts()));
+    assert_eq!(bench.control("SLICE_LEVEL_ENCODE").as_deref(), Some("1"));
+    // A quarter of what a frame has.
+    assert_eq!(bench.control("SLICE_LENGTH_PARAM").as_deref(), Some("0 16666"));
+    bench.eos();
+}
+
+#[test]
+fn pictures_survive_slices() {
+    // Once the device tells which slice is the last, once not.
+    for (codec, caps, config, count, marked) in [
+        (Codec::H264, H264, "", 80, 20),
+        (Codec::H265, H265, "", 20, 20),
+        (Codec::H264, H264, "refuse=METADATA", 80, 0),
+        (Codec::H264, H264, "header-only=yes,key-flag=no", 80, 20),
+    ] {
+        let mut bench = bench(config, &caps.replace("alignment=au", "alignment=nal"), |element| {
+            element.set_property("gop-size", 5_i32);
+        });
+        bench.push(19);
+        bench.harness.push_upstream_event(force_key());
+        bench.push(1);
+        bench.eos();
+        let slices = bench.pull();
+        assert_eq!(slices.len(), count, "{config}");
+        assert_eq!(slices.iter().filter(|slice| is_marked(slice)).count(), marked, "{config}");
+        let current = bench.harness.sinkpad().unwrap().current_caps().unwrap();
+        assert_eq!(current.structure(0).unwrap().get::<&str>("alignment"), Ok("nal"));
+        let mut pictures: Vec<gst::Buffer> = Vec::new();
+        for slice in slices {
+            match pictures.last_mut() {
+                Some(picture) if picture.pts() == slice.pts() => picture.append(slice),
+                _ => pictures.push(slice),
+            }
+        }
+        assert_eq!(numbers(&pictures), all(20), "{config}");
+        assert_eq!(keys(&pictures)[..4], [0, 5, 10, 15], "{config}");
+        bench.check_pictures(codec, &pictures, 26.0);
+        // Parameter sets once for a picture, not for each of its slices.
+        assert_eq!(bench.stat("headers-inserted"), 0, "{config}");
+        assert_eq!((bench.stat("frames-out"), bench.stat("frames-dropped")), (20, 0));
+    }
+}
+
 #[test]
 fn forced_keyframes_by_each_way_that_works() {
     let methods = [

@@ -46,6 +46,8 @@ pub struct Config {
     pub hang: Option<u64>,
     /// `stop-hangs=no|yes`: whether STREAMOFF takes two seconds.
     pub slow_stop: bool,
+    /// `hold=slices`: `nv_v4l2_sim_hold` holds only the slices of a picture behind its first.
+    pub hold_slices: bool,
     /// `busy=BITRATE+…` (names of the control table): these answer EBUSY while streaming.
     pub busy: Vec<String>,
     /// `refuse=…`: these answer EINVAL, as on a release that doesn't know them.
@@ -88,6 +90,7 @@ impl Default for Config {
             enodev: None,
             hang: None,
             slow_stop: false,
+            hold_slices: false,
             busy: Vec::new(),
             refuse: Vec::new(),
             ignore: Vec::new(),
@@ -151,6 +154,7 @@ impl Config {
             "enodev" => self.enodev = Some(value.parse().ok()?),
             "hang" => self.hang = Some(value.parse().ok()?),
             "stop-hangs" => self.slow_stop = flag(value)?,
+            "hold" => self.hold_slices = value == "slices",
             "busy" => self.busy = names(),
             "refuse" => self.refuse = names(),
             "ignore" => self.ignore = names(),

@@ -60,6 +60,9 @@ pub const FORCE_IDR_FRAME: u32 = BASE + 567;
 /// Number of SET_POLL_INTERRUPT.
 pub const SET_POLL_INTERRUPT: u32 = BASE + 551;
 
+/// Number of METADATA, which is read and never set.
+pub const METADATA: u32 = BASE + 536;
+
 /// All of them.
 pub const CONTROLS: &[Control] = &[
     kernel(uapi::V4L2_CID_MPEG_VIDEO_BITRATE, "BITRATE", Runtime),

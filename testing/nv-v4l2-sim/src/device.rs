@@ -551,6 +551,18 @@ fn words(bytes: &[u8]) -> String {
 }
 
 /// Bytes at an address that may be none: the call answers EFAULT where NVIDIA's library would crash.
+/// What METADATA (reference §2.5) leads to: four pointers, the third to the description of a packet, and a buffer's number.
+pub fn read_metadata(device: &Device, address: u64) -> Answer {
+    let bytes = read_memory(address, 36)?;
+    let number = |at: usize, length: usize| {
+        let bytes = bytes.get(at..at + length).unwrap_or_default();
+        bytes.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
+    };
+    let index = u32::try_from(number(32, 4)).map_err(|_| libc::EINVAL)?;
+    let (key, end) = device.metadata(index)?;
+    write_memory(number(16, 8), &[key.into(), end.into()])
+}
+
 fn read_memory(address: u64, length: usize) -> Result<Vec<u8>, i32> {
     let mut copy = vec![0_u8; length];
     transfer(address, &mut copy, false)?;

@@ -222,6 +222,11 @@ unsafe fn dispatch(device: &Arc<Device>, request: c_ulong, argument: *mut c_void
             // SAFETY: the caller's promise: `count` controls are there.
             unsafe { set_controls(device, controls) }?;
         }
+        uapi::VIDIOC_G_EXT_CTRLS => {
+            let controls = argument!(v4l2_ext_controls);
+            // SAFETY: the caller's promise: `count` controls are there.
+            unsafe { get_control(device, controls) }?;
+        }
         uapi::VIDIOC_ENCODER_CMD => {
             let command = argument!(v4l2_encoder_cmd);
             device.encoder_cmd(command.cmd, command.flags)?;
@@ -282,6 +287,26 @@ unsafe fn set_controls(device: &Device, controls: &mut v4l2_ext_controls) -> Ans
         }
     }
     Ok(())
+}
+
+/// # Safety
+/// `controls.count` controls are at `controls.controls`.
+unsafe fn get_control(device: &Device, controls: &v4l2_ext_controls) -> Answer {
+    if controls.which != uapi::V4L2_CTRL_CLASS_CODEC {
+        let text = format!("{:#x}", controls.which);
+        return Err(device.broke("control-class-is-codec", &text, libc::EINVAL));
+    }
+    if controls.controls.is_null() || controls.count != 1 {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: the caller's promise; the structure is packed, so it is read unaligned.
+    let control: v4l2_ext_control = unsafe { std::ptr::read_unaligned(controls.controls) };
+    let refused = device.config.refuse.iter().any(|refused| refused == "METADATA");
+    if control.id != crate::controls::METADATA || refused {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: every bit pattern is a value of it.
+    crate::device::read_metadata(device, unsafe { control.value.value64 }.cast_unsigned())
 }
 
 /// `NvBufSurfaceFromFd`: the description of a buffer; −1 for descriptors that are none.

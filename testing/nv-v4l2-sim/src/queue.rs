@@ -38,6 +38,8 @@ pub struct Buffer {
     pub free: bool,
     /// Of each plane, as queued.
     pub used: Vec<u32>,
+    /// Of a packet: begins a keyframe, ends a picture.
+    pub about: (bool, bool),
 }
 
 /// A buffer that waits to be coded, or the end.
@@ -71,6 +73,8 @@ pub struct Done {
     pub flags: u32,
     /// Seconds and microseconds.
     pub time: (i64, i64),
+    /// As in [`Buffer::about`].
+    pub about: (bool, bool),
 }
 
 /// One of the two queues.
@@ -124,6 +128,19 @@ fn planes_of(state: &State, kind: u32) -> Vec<(usize, usize)> {
 }
 
 impl Device {
+    /// METADATA of VIDIOC_G_EXT_CTRLS: what a packet is, while the application has its buffer.
+    pub fn metadata(&self, index: u32) -> Result<(bool, bool), i32> {
+        let state = self.state()?;
+        match state.capture.buffers.get(index as usize) {
+            Some(buffer) if buffer.free && state.capture.streaming => Ok(buffer.about),
+            _ => Err(self.broke(
+                "metadata-of-dequeued",
+                "METADATA of a buffer that the device has",
+                libc::EINVAL,
+            )),
+        }
+    }
+
     /// VIDIOC_REQBUFS.
     pub fn request_buffers(&self, request: &mut v4l2_requestbuffers) -> Answer {
         let mut guard = self.state()?;
@@ -158,7 +175,7 @@ impl Device {
                 }
                 (_, false) => Storage::Packet(Arc::new(Memory::new(coded.size as usize)?)),
             };
-            queue.buffers.push(Buffer { storage, free: true, used: Vec::new() });
+            queue.buffers.push(Buffer { storage, free: true, used: Vec::new(), about: (false, false) });
         }
         state.inodes.extend(inodes);
         for buffer in old {
@@ -339,6 +356,7 @@ impl Device {
                 queue.sequence = queue.sequence.wrapping_add(1);
                 let entry = queue.buffers.get_mut(done.index as usize).ok_or(libc::EIO)?;
                 entry.free = true;
+                entry.about = done.about;
                 for (plane, used) in planes.iter_mut().zip(&entry.used) {
                     plane.bytesused = *used;
                 }

@@ -39,12 +39,92 @@ pub fn run(device: &Device) {
         if session.as_ref().is_none_or(|session| session.generation != generation) {
             session = None;
         }
-        if !wait_until(device, item.since + device.config.latency, generation) {
-            continue;
-        }
-        let made = make(device, &mut session, &item, generation);
+        let made = if slices_apart(device) {
+            let made = make(device, &mut session, &item, generation);
+            let Some(rest) = begin(device, &item, generation, made) else { continue };
+            rest
+        } else {
+            if !wait_until(device, item.since + device.config.latency, generation) {
+                continue;
+            }
+            make(device, &mut session, &item, generation)
+        };
         deliver(device, item, generation, made);
     }
+}
+
+fn slices_apart(device: &Device) -> bool {
+    device.any_state().values.get("SLICE_LEVEL_ENCODE").is_some_and(|on| *on != 0)
+}
+
+/// Gives out all slices of a picture but the last, each in its share of the time; what is left. `None`: everything was
+/// forgotten meanwhile.
+fn begin(
+    device: &Device,
+    item: &Queued,
+    generation: u64,
+    made: Result<Option<Made>, ()>,
+) -> Option<Result<Option<Made>, ()>> {
+    let Ok(Some(made)) = made else { return Some(made) };
+    let codec = device.any_state().coded.map_or(Codec::H264, |coded| coded.codec);
+    let parts = slices(codec, &made.data);
+    let count = u32::try_from(parts.len()).unwrap_or(1).max(1);
+    let mut left = made.data.as_slice();
+    let mut first = true;
+    for (number, length) in (1..).zip(parts) {
+        let share = device.config.latency * number / count;
+        if !wait_until(device, item.since + share, generation) {
+            return None;
+        }
+        let (part, rest) = left.split_at_checked(length)?;
+        let mut state = device.any_state();
+        loop {
+            if state.closing || state.generation != generation {
+                return None;
+            }
+            let held = state.held && device.config.hold_slices && !first;
+            if !held && !state.capture.queued.is_empty() {
+                break;
+            }
+            state = device.wait(state);
+        }
+        if rest.is_empty() {
+            return Some(Ok(Some(Made { data: part.to_vec(), key: made.key && first })));
+        }
+        let flags = if made.key && first && device.config.key_flag { V4L2_BUF_FLAG_KEYFRAME } else { 0 };
+        if made.key && first {
+            report::count(&device.config.tag, "keys", 1);
+        }
+        put(device, &mut state, part, flags, item.time, (made.key && first, false));
+        drop(state);
+        device.changed.notify_all();
+        (first, left) = (false, rest);
+    }
+    Some(Ok(Some(made)))
+}
+
+/// Lengths of the slices of a byte stream, the first with all that is in front of it.
+fn slices(codec: Codec, data: &[u8]) -> Vec<usize> {
+    let code = |at: usize| data.get(at..at + 3) == Some(&[0, 0, 1]);
+    let is_slice = |at: usize| {
+        let byte = data.get(at + 3).copied().unwrap_or(0xff);
+        match codec {
+            Codec::H264 => matches!(byte & 31, 1 | 5),
+            Codec::H265 => byte >> 1 & 63 < 32,
+            _ => false,
+        }
+    };
+    let starts: Vec<usize> = (0..data.len()).filter(|at| code(*at)).collect();
+    // A fourth zero belongs to the start code behind it.
+    let end = |next: usize| if next > 0 && data.get(next - 1) == Some(&0) { next - 1 } else { next };
+    let nexts = starts.iter().skip(1).map(|next| end(*next)).chain([data.len()]);
+    let mut ends: Vec<usize> =
+        starts.iter().zip(nexts).filter(|(start, _)| is_slice(**start)).map(|(_, end)| end).collect();
+    if let Some(last) = ends.last_mut() {
+        *last = data.len();
+    }
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    ends.iter().zip(begins).map(|(end, begin)| end - begin).collect()
 }
 
 /// The next picture, when there is a place for its packet.
@@ -60,7 +140,7 @@ fn next(device: &Device) -> Option<(Queued, u64)> {
             && state.capture.streaming
             && !state.ended
             && !hanging
-            && !state.held
+            && (!state.held || device.config.hold_slices)
             && state.broken.is_none()
             && state.gone.is_none()
             && state.capture.queued.len() >= places;
@@ -152,7 +232,7 @@ fn make(
         session.headers_told = true;
         let headers = session.encoder.headers().to_vec();
         data.drain(..in_front.min(data.len()));
-        put(device, &mut device.any_state(), &headers, 0, item.time);
+        put(device, &mut device.any_state(), &headers, 0, item.time, (false, false));
     }
     match codec {
         Codec::H264 if insert_aud => data = [AUD_H264, &data].concat(),
@@ -230,6 +310,8 @@ fn configuration(device: &Device, state: &State) -> Option<EncoderConfig> {
         }
         _ => 0,
     };
+    // As many as NVIDIA's would be of a quarter of a frame's bits each.
+    config.slices = if numbers("SLICE_LENGTH_PARAM").is_empty() { 0 } else { 4 };
     config.depth = if raw.raw == crate::format::Raw::P010 { 10 } else { 8 };
     if value("EXTENDED_COLORFORMAT").is_some_and(|on| on != 0) {
         config.colour = Colour { range: 2, ..Colour::default() };
@@ -239,7 +321,14 @@ fn configuration(device: &Device, state: &State) -> Option<EncoderConfig> {
 }
 
 /// Puts a packet into the next CAPTURE buffer; what doesn't fit is lost, and flagged.
-fn put(device: &Device, state: &mut MutexGuard<'_, State>, data: &[u8], flags: u32, time: (i64, i64)) {
+fn put(
+    device: &Device,
+    state: &mut MutexGuard<'_, State>,
+    data: &[u8],
+    flags: u32,
+    time: (i64, i64),
+    about: (bool, bool),
+) {
     let Some(index) = state.capture.queued.pop_front().and_then(|place| place.index) else { return };
     let Some(buffer) = state.capture.buffers.get(index as usize) else { return };
     let Storage::Packet(memory) = &buffer.storage else { return };
@@ -250,12 +339,18 @@ fn put(device: &Device, state: &mut MutexGuard<'_, State>, data: &[u8], flags: u
     };
     let used = u32::try_from(used).unwrap_or(0);
     report::count(&device.config.tag, "packets", 1);
-    state.capture.done.push_back(Done { index, used, flags, time });
+    state.capture.done.push_back(Done { index, used, flags, time, about });
 }
 
 fn give_back(state: &mut MutexGuard<'_, State>, item: &Queued) {
     if let Some(index) = item.index {
-        state.output.done.push_back(Done { index, used: 0, flags: 0, time: item.time });
+        state.output.done.push_back(Done {
+            index,
+            used: 0,
+            flags: 0,
+            time: item.time,
+            about: (false, false),
+        });
     }
 }
 
@@ -271,7 +366,7 @@ fn deliver(device: &Device, item: Queued, generation: u64, made: Result<Option<M
             if made.key {
                 report::count(&device.config.tag, "keys", 1);
             }
-            put(device, &mut state, &made.data, flags, item.time);
+            put(device, &mut state, &made.data, flags, item.time, (made.key, true));
         }
         Ok(None) => report::count(&device.config.tag, "dropped", 1),
         Err(()) => {
@@ -309,7 +404,8 @@ fn finish(device: &Device, item: &Queued, generation: u64) {
         && let Some(index) = state.capture.queued.pop_front().and_then(|place| place.index)
     {
         let flags = if last { V4L2_BUF_FLAG_LAST } else { 0 };
-        state.capture.done.push_back(Done { index, used: 0, flags, time: item.time });
+        let about = (false, true);
+        state.capture.done.push_back(Done { index, used: 0, flags, time: item.time, about });
     }
     if state.subscribed {
         state.events += 1;

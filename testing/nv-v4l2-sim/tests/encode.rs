@@ -65,6 +65,76 @@ fn av1() {
     check_quality("", b"AV10", Codec::Av1, Raw::Nv12);
 }
 
+/// `v4l2_ctrl_video_metadata`: what a packet is, by its buffer.
+fn metadata(device: &Device, index: u32) -> Result<[u8; 2], i32> {
+    let mut about = [0_u8; 1024];
+    let mut words = [0_u64, 0, about.as_mut_ptr() as u64, 0, index.into()];
+    let mut control = v4l2_ext_control { id: OWN + 536, ..Default::default() };
+    control.value.ptr = words.as_mut_ptr().cast();
+    let mut controls = v4l2_ext_controls {
+        which: V4L2_CTRL_CLASS_CODEC,
+        count: 1,
+        controls: &raw mut control,
+        ..Default::default()
+    };
+    device.ioctl(VIDIOC_G_EXT_CTRLS, &mut controls).map(|()| [about[0], about[1]])
+}
+
+#[test]
+fn slices_come_one_by_one_on_request() {
+    for (coded, codec, slices) in [(b"H264", Codec::H264, 4), (b"H265", Codec::H265, 1)] {
+        let mut encoder = Encoder::new("latency=8", coded, Raw::Nv12, (320, 240), |device| {
+            device.control(OWN + 562, 1).unwrap();
+            device.pointer(OWN + 529, 0, &mut [0, 8000]).unwrap();
+        });
+        let mut decoder = Decoder::new(codec).unwrap();
+        let mut pictures = 0;
+        for number in 0..5_u32 {
+            encoder.put(number).unwrap();
+            let (mut picture, mut parts) = (Vec::new(), Vec::new());
+            while parts.last().is_none_or(|about: &[u8; 2]| about[1] == 0) {
+                let (buffer, used) = loop {
+                    match encoder.device.dequeue(CAPTURE, 1) {
+                        Ok(done) => break done,
+                        Err(errno) => {
+                            assert_eq!(errno, libc::EAGAIN, "{codec:?} {}", encoder.device.report())
+                        }
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                };
+                assert_eq!(buffer.timestamp.tv_sec, i64::from(number));
+                parts.push(metadata(&encoder.device, buffer.index).unwrap());
+                picture.extend_from_slice(&encoder.packets[buffer.index as usize].bytes()[..used as usize]);
+                encoder.device.queue_capture(buffer.index).unwrap();
+            }
+            let expected =
+                (0..slices).map(|part| [u8::from(number == 0 && part == 0), u8::from(part + 1 == slices)]);
+            assert_eq!(parts, expected.collect::<Vec<_>>(), "{codec:?}");
+            while encoder.reclaim() == Err(libc::EAGAIN) {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            pictures += decoder.decode(&picture, number.into()).unwrap().len();
+        }
+        pictures += decoder.finish().unwrap().len();
+        assert_eq!(pictures, 5);
+    }
+}
+
+#[test]
+fn metadata_of_dequeued() {
+    let mut encoder = Encoder::h264("");
+    assert_eq!(metadata(&encoder.device, 0), Err(libc::EINVAL), "the device has it");
+    assert!(encoder.device.broke("metadata-of-dequeued"));
+    encoder.put(0).unwrap();
+    let (buffer, _) = loop {
+        match encoder.device.dequeue(CAPTURE, 1) {
+            Ok(done) => break done,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    };
+    assert_eq!(metadata(&encoder.device, buffer.index), Ok([1, 1]));
+}
+
 #[test]
 fn av1_is_wrapped_by_one_release() {
     let mut encoder = Encoder::new("release=36.4", b"AV10", Raw::Nv12, (320, 240), |_| ());

@@ -72,6 +72,8 @@ pub struct EncoderConfig {
     pub b_frames: u8,
     /// Frames of one pass of intra refresh, H.264 only; 0 = none.
     pub intra_refresh: u32,
+    /// Slices of a picture, H.264 only; 0 = as many as the encoder likes.
+    pub slices: u8,
     /// No real coding after the first two pictures: the same two packets for ever, the second of them for each
     /// picture that is no key frame. For measuring what is around the encoder. Such a stream can't be shown.
     pub instant: bool,
@@ -95,6 +97,7 @@ impl EncoderConfig {
             depth: 8,
             b_frames: 0,
             intra_refresh: 0,
+            slices: 0,
             instant: false,
         }
     }
@@ -134,7 +137,7 @@ impl EncoderConfig {
     fn structure(&self) -> impl PartialEq + use<> {
         (
             (self.codec, self.width, self.height, self.profile, self.level, self.colour),
-            (self.chroma, self.depth, self.b_frames, self.intra_refresh, self.instant),
+            (self.chroma, self.depth, self.b_frames, self.intra_refresh, self.slices, self.instant),
         )
     }
 }
@@ -413,6 +416,7 @@ fn open(config: &EncoderConfig) -> Result<(RawEncoder, Vec<u8>), Error> {
         depth: config.depth,
         b_frames: config.b_frames,
         intra_refresh: config.intra_refresh,
+        slices: config.slices,
         level: config.level,
         colour: config.colour,
         profile: (config.codec == Codec::H264).then(|| config.profile.name()),

@@ -63,6 +63,8 @@ static int codec_options(AVCodecContext *c, const SimEncoderConfig *config) {
                  "infinite");
         if (config->intra_refresh > 0)
             snprintf(text + strlen(text), sizeof text - strlen(text), ":intra-refresh=1:keyint=%d", config->intra_refresh);
+        if (config->slices > 0)
+            snprintf(text + strlen(text), sizeof text - strlen(text), ":slices=%d", config->slices);
         ret |= av_opt_set(o, "preset", "superfast", 0);
         ret |= av_opt_set(o, "tune", config->b_frames ? "psnr" : "zerolatency", 0);
         ret |= av_opt_set(o, "x264-params", text, 0);

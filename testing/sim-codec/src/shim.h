@@ -20,6 +20,7 @@ typedef struct SimEncoderConfig {
     int32_t depth;         /* bits of a sample: 8 or 10 */
     int32_t b_frames;
     int32_t intra_refresh; /* frames of one pass; 0 = off */
+    int32_t slices;        /* of a picture, H.264 only; 0 = the encoder chooses */
     int32_t level;         /* 10 × the level's number; 0 = the encoder chooses */
     int32_t range, primaries, transfer, matrix; /* H.273 code points, range 0 = unspecified, 1 = limited, 2 = full */
     const char *profile;   /* NULL = the encoder chooses */

@@ -2,6 +2,8 @@
 
 //! `VIDIOC_QUERY_EXT_CTRL`, `VIDIOC_QUERYMENU`, `VIDIOC_G_CTRL`, `VIDIOC_S_EXT_CTRLS`
 
+use std::ffi::c_void;
+
 use super::{errno_enum, text};
 use crate::ops::Handle;
 use crate::uapi::*;
@@ -192,6 +194,40 @@ pub(crate) fn set_codec_value(handle: &Handle, id: u32, value: i32) -> Result<()
     let mut control = v4l2_ext_control { id, ..Default::default() };
     control.value.value = value;
     set_codec_control(handle, control)
+}
+
+/// `v4l2_ctrl_video_metadata` of NVIDIA's header: pointers for a decoder's input and output, an encoder's packets and motion
+/// vectors, and which buffer is meant.
+#[repr(C)]
+struct VideoMetadata {
+    pointers: [*mut c_void; 4],
+    index: u32,
+}
+
+/// Reads a control of NVIDIA's library that tells of a packet: whether its picture ends with it. For a CAPTURE buffer that
+/// was dequeued and not queued again.
+///
+/// # Errors
+/// See [`ControlError`].
+pub(crate) fn ends_picture(handle: &Handle, id: u32, index: u32) -> Result<bool, ControlError> {
+    // The structure begins with two bytes: keyframe, end of the frame. What follows grows with the releases, and nobody says
+    // how long it is: far more than any has.
+    let mut packet = [0_u32; 1024];
+    let none = std::ptr::null_mut();
+    let mut metadata = VideoMetadata { pointers: [none, none, packet.as_mut_ptr().cast(), none], index };
+    let mut control = v4l2_ext_control { id, ..Default::default() };
+    control.value.ptr = (&raw mut metadata).cast();
+    let mut controls = v4l2_ext_controls {
+        which: V4L2_CTRL_CLASS_CODEC,
+        count: 1,
+        controls: &raw mut control,
+        ..Default::default()
+    };
+    // SAFETY: the structure of this request; what it points to, and what that points to, lives through the call.
+    unsafe { handle.ioctl(VIDIOC_G_EXT_CTRLS, &mut controls) }?;
+    let [first, ..] = packet;
+    let [_, end, ..] = first.to_ne_bytes();
+    Ok(end != 0)
 }
 
 /// Sets a control of NVIDIA's library that is a structure of 32-bit words. `size` stays 0, other than in the kernel.

@@ -20,7 +20,7 @@ pub use controls::{
     ControlError, ControlInfo, ControlKind, menu_has, query_all_controls, query_control, read_control,
     set_control,
 };
-pub(crate) use controls::{set_codec_value, set_codec_words};
+pub(crate) use controls::{ends_picture, set_codec_value, set_codec_words};
 pub use encoder_cmd::{CommandError, encoder_command, has_encoder_command};
 pub use event::{Event, EventError, dequeue_event, subscribe_end_of_stream};
 pub use format::{

@@ -52,11 +52,22 @@ fn coded(codec: Codec) -> gst::Caps {
     }
 }
 
+/// As slices.
+fn apart(codec: Codec) -> gst::Caps {
+    gst::Caps::builder(media_type(codec))
+        .field("stream-format", "byte-stream")
+        .field("alignment", "nal")
+        .build()
+}
+
 /// Everything that any device of this kind may make.
 pub(crate) fn src_template(kind: &Kind) -> gst::Caps {
     let mut caps = gst::Caps::new_empty();
     for codec in kind.codecs {
         caps.merge(coded(*codec));
+        if kind.slices && v4l2_m2m::packaged::is_possible(*codec) {
+            caps.merge(apart(*codec));
+        }
     }
     caps
 }
@@ -119,7 +130,11 @@ pub(crate) fn sink_template(kind: &Kind) -> gst::Caps {
 pub(crate) fn sink_caps(kind: &Kind, codecs: &[CodecSupport], downstream: Option<&gst::Caps>) -> gst::Caps {
     let mut all = gst::Caps::new_empty();
     for support in codecs {
-        if downstream.is_none_or(|caps| caps.can_intersect(&coded(support.codec))) {
+        let able = |caps: &gst::Caps| {
+            caps.can_intersect(&coded(support.codec))
+                || (kind.slices && caps.can_intersect(&apart(support.codec)))
+        };
+        if downstream.is_none_or(able) {
             let size = |size: Option<u32>| size.and_then(|size| i32::try_from(size).ok()).unwrap_or(MAX_SIZE);
             let formats: Vec<_> = support.raws.iter().map(|(raw, _)| *raw).collect();
             let sizes = support.sizes;
@@ -142,6 +157,8 @@ pub(crate) struct Wanted {
     pub level: Option<String>,
     /// `avc` or `hvc1`, not a byte stream.
     pub packaged: bool,
+    /// Slices in buffers of their own.
+    pub slices: bool,
 }
 
 /// The first of downstream's caps that the device can make from this raw format.
@@ -164,15 +181,17 @@ pub(crate) fn choose(downstream: &gst::Caps, codecs: &[CodecSupport], raw: RawFo
         let has = |name: &str| formats.iter().any(|format| format == name);
         // Whoever takes both gets the byte stream, whose parameter sets can change.
         let packaged = v4l2_m2m::packaged::is_possible(codec) && has(packaged(codec)) && !has("byte-stream");
-        Some(Wanted { codec, profiles: texts("profile"), level, packaged })
+        // Whoever takes both gets whole pictures.
+        let slices = structure.get::<&str>("alignment") == Ok("nal");
+        Some(Wanted { codec, profiles: texts("profile"), level, packaged, slices })
     })
 }
 
 /// What is made.
 pub(crate) fn output(wanted: &Wanted, profile: Option<&str>, level: Option<&str>) -> gst::Caps {
     let codec = wanted.codec;
-    let mut caps = coded(codec);
-    if v4l2_m2m::packaged::is_possible(codec) {
+    let mut caps = if wanted.slices { apart(codec) } else { coded(codec) };
+    if v4l2_m2m::packaged::is_possible(codec) && !wanted.slices {
         caps.make_mut().set("stream-format", if wanted.packaged { packaged(codec) } else { "byte-stream" });
     }
     for (field, value) in [("profile", profile), ("level", level)] {

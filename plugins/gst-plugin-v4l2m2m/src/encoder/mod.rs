@@ -100,6 +100,8 @@ pub(crate) struct Kind {
     pub codecs: &'static [Codec],
     /// What its devices may take.
     pub raws: &'static [RawFormat],
+    /// They give out slices one by one.
+    pub slices: bool,
     /// Memories other than the system's that its devices may read.
     pub features: &'static [&'static str],
     /// The way to its devices.

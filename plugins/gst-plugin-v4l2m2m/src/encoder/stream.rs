@@ -34,6 +34,25 @@ fn frame(obj: &gst_video::VideoEncoder, number: u64) -> Option<gst_video::VideoC
     i32::try_from(number).ok().and_then(|number| obj.frame(number))
 }
 
+/// Passes the first slice of a frame on. The base class marks all that it is given as the last.
+fn finish_unmarked(
+    obj: &gst_video::VideoEncoder,
+    frame: gst_video::VideoCodecFrame,
+) -> Result<gst::FlowSuccess, gst::FlowError> {
+    let pad = obj.src_pad();
+    let probe = pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            buffer.make_mut().unset_flags(gst::BufferFlags::MARKER);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let flow = obj.finish_frame(frame);
+    if let Some(probe) = probe {
+        pad.remove_probe(probe);
+    }
+    flow
+}
+
 impl Core {
     /// Sets up a stream for the caps and settings of now.
     pub(super) fn set_up(&self, obj: &gst_video::VideoEncoder, worker: &Worker) -> Result<(), ()> {
@@ -60,6 +79,7 @@ impl Core {
             // As many as may be in the device, and the one that upstream writes to meanwhile. It costs two buffers more.
             config.loans = config.inputs.saturating_add(1);
         }
+        config.slices_apart = wanted.slices;
         config.profiles = wanted.profiles;
         config.level = wanted.level;
         config.colorimetry = caps::colorimetry(&info.colorimetry());
@@ -422,17 +442,18 @@ impl Core {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         match coded {
             Coded::Lost { number } => self.lose(obj, number),
-            Coded::Frame { number: None, data, .. } => {
+            Coded::Frame { number: None, data, end, .. } => {
                 // More of a frame that the base class has forgotten.
                 let Some(data) = self.package(obj, data, false)? else { return Ok(gst::FlowSuccess::Ok) };
-                let mut buffer = gst::Buffer::from_mut_slice(data);
+                lock(&self.stats).bytes_out += data.len() as u64;
+                let mut buffer = self.buffer(data, end);
                 if let Some(buffer) = buffer.get_mut() {
                     buffer.set_pts(lock(&self.state).last_pts);
                     buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
                 }
                 obj.src_pad().push(buffer)
             }
-            Coded::Frame { number: Some(number), data, keyframe, encode_time } => {
+            Coded::Frame { number: Some(number), data, keyframe, end, encode_time } => {
                 let Some(mut frame) = frame(obj, number) else {
                     gst::debug!(self.cat(), obj = obj, "frame {number} is not waited for any more");
                     return Ok(gst::FlowSuccess::Ok);
@@ -453,12 +474,25 @@ impl Core {
                     frame.set_flags(gst_video::VideoCodecFrameFlags::SYNC_POINT);
                 }
                 lock(&self.state).last_pts = frame.pts();
-                frame.set_output_buffer(gst::Buffer::from_mut_slice(data));
-                let flow = obj.finish_frame(frame);
+                frame.set_output_buffer(self.buffer(data, end));
+                let flow = if end { obj.finish_frame(frame) } else { finish_unmarked(obj, frame) };
                 self.report_latency(obj, latency);
                 flow
             }
         }
+    }
+
+    /// A buffer of coded bytes. Where slices come one by one, the last of a picture is marked.
+    fn buffer(&self, data: Vec<u8>, end: bool) -> gst::Buffer {
+        let mut buffer = gst::Buffer::from_mut_slice(data);
+        let apart = lock(&self.state).wanted.as_ref().is_some_and(|wanted| wanted.slices);
+        if apart
+            && end
+            && let Some(buffer) = buffer.get_mut()
+        {
+            buffer.set_flags(gst::BufferFlags::MARKER);
+        }
+        buffer
     }
 
     /// Books a frame of which nothing came.

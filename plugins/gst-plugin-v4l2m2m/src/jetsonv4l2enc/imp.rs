@@ -29,6 +29,7 @@ static KIND: Kind = Kind {
     category: &CAT,
     codecs: &Codec::NVIDIA,
     raws: &RawFormat::NVIDIA,
+    slices: true,
     features: &[NVMM, DMABUF],
     ops,
     refused,

@@ -27,6 +27,7 @@ static KIND: Kind = Kind {
     category: &CAT,
     codecs: &Codec::ALL,
     raws: &RawFormat::ALL,
+    slices: false,
     features: &[DMABUF],
     ops: |_| Ok(crate::testing::ops()),
     refused,
