@@ -3,21 +3,15 @@
 //! A session against a server whose SDP answers lack something, or say something absurd.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: a panic is the report")]
 
-use std::net::{TcpListener, TcpStream};
+mod common;
+
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
-use livekit_protocol as proto;
+use common::{WAIT, serve};
 use livekit_session::{Codec, Credentials, Error, Event, Session, SessionConfig, TrackConfig};
-use prost::Message as _;
-use proto::signal_request::Message as Q;
-use proto::signal_response::Message as M;
-use tokio_tungstenite::tungstenite::{Message, WebSocket, accept};
-
-/// Longer than anything takes, however busy the machine.
-const WAIT: Duration = Duration::from_secs(60);
 
 /// Makes another answer of a good one.
 type Change = Box<dyn Fn(&str) -> String + Send + Sync>;
@@ -65,63 +59,13 @@ fn changes(lines: usize) -> Vec<Change> {
     changes
 }
 
-fn say(socket: &mut WebSocket<TcpStream>, message: M) {
-    let bytes = proto::SignalResponse { message: Some(message) }.encode_to_vec();
-    let _ = socket.send(Message::binary(bytes));
-}
-
-/// Lets one participant join, publishes what it asks for, and answers its offers.
-fn serve(stream: TcpStream, change: &dyn Fn(&str) -> String) {
-    let Ok(mut socket) = accept(stream) else { return };
-    let participant = || proto::ParticipantInfo { sid: "PA_1".into(), ..Default::default() };
-    say(
-        &mut socket,
-        M::Join(proto::JoinResponse {
-            participant: Some(participant()),
-            server_info: Some(proto::ServerInfo { version: "1.13.3".into(), ..Default::default() }),
-            ping_interval: 5,
-            ping_timeout: 60,
-            ..Default::default()
-        }),
-    );
-    while let Ok(message) = socket.read() {
-        let request = proto::SignalRequest::decode(message.into_data());
-        match request.ok().and_then(|request| request.message) {
-            Some(Q::AddTrack(request)) => {
-                let track = proto::TrackInfo { sid: format!("TR_{}", request.cid), ..Default::default() };
-                say(
-                    &mut socket,
-                    M::TrackPublished(proto::TrackPublishedResponse { cid: request.cid, track: Some(track) }),
-                );
-            }
-            Some(Q::Offer(offer)) => {
-                let sdp = change(&answer_to(&offer.sdp));
-                let answer = proto::SessionDescription {
-                    r#type: "answer".into(),
-                    sdp,
-                    id: offer.id,
-                    ..Default::default()
-                };
-                say(&mut socket, M::Answer(answer));
-                // Said after the answer, so read after it.
-                let read =
-                    proto::ConnectionQualityInfo { participant_sid: "PA_1".into(), quality: 2, score: 5.0 };
-                say(
-                    &mut socket,
-                    M::ConnectionQuality(proto::ConnectionQualityUpdate { updates: vec![read] }),
-                );
-            }
-            _ => {}
-        }
-    }
-}
-
 /// Publishes a track to a server with such answers; the error that ends the session, if one does. There is an end, or an
 /// answer that was read.
 fn publish(change: Arc<Change>) -> Option<Error> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let server = thread::spawn(move || serve(listener.accept().unwrap().0, &**change));
+    let server =
+        thread::spawn(move || serve(listener.accept().unwrap().0, |offer| change(&answer_to(offer))));
     let mut config = SessionConfig::new(&url, Credentials::Token("a.b.c".into()));
     config.reconnect_attempts = Some(0);
     config.connect_timeout = WAIT;

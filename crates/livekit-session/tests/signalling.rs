@@ -3,6 +3,8 @@
 //! A session against servers that misbehave or refuse: scripted ones, on loopback.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: a panic is the report")]
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +12,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{WAIT, join, quality, response};
 use livekit_protocol as proto;
 use livekit_session::{Credentials, Error, Event, LeaveReason, Session, SessionConfig};
-use prost::Message as _;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::{Message, accept_hdr};
 
-/// Longer than anything takes, however busy the machine: waited for only when something is wrong.
-const WAIT: Duration = Duration::from_secs(60);
 /// Not over while a test runs that is not about it.
 const PATIENT: Duration = Duration::from_secs(600);
 /// For tests of what happens when it is over.
@@ -90,25 +90,6 @@ fn answer(mut stream: TcpStream, reply: &Reply) {
             }
         }
     }
-}
-
-fn response(message: proto::signal_response::Message) -> Message {
-    Message::binary(proto::SignalResponse { message: Some(message) }.encode_to_vec())
-}
-
-fn join(version: &str) -> Message {
-    response(proto::signal_response::Message::Join(proto::JoinResponse {
-        room: Some(proto::Room { name: "room".into(), sid: "RM_1".into(), ..Default::default() }),
-        participant: Some(proto::ParticipantInfo {
-            sid: "PA_1".into(),
-            identity: "me".into(),
-            ..Default::default()
-        }),
-        server_info: Some(proto::ServerInfo { version: version.into(), ..Default::default() }),
-        ping_interval: 5,
-        ping_timeout: 15,
-        ..Default::default()
-    }))
 }
 
 struct Run {
@@ -353,13 +334,7 @@ fn messages_that_would_fill_memory_are_not_taken() {
     for start in (0..30_000).step_by(1000) {
         messages.push(update((start..start + 1000).map(guest).collect()));
     }
-    messages.push(response(M::ConnectionQuality(proto::ConnectionQualityUpdate {
-        updates: vec![proto::ConnectionQualityInfo {
-            participant_sid: "PA_1".into(),
-            quality: 2,
-            score: 5.0,
-        }],
-    })));
+    messages.push(quality());
     let run = start(&serve(Reply::Messages(messages)), None);
     run.wait("the last message", |e| matches!(e, Event::ConnectionQuality { .. }).then_some(()));
     let stats = run.session.stats();
