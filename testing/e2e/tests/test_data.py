@@ -88,6 +88,8 @@ def test_data_of_others_comes_by_signal(stage):
     publisher.run(HEAR)
     wait_until(lambda: send(publisher, b"here", "hello"), PATIENCE, "a first packet, which opens the channels")
     wait_until(lambda: viewer.data, PATIENCE, "the packet")
+    # What comes by a channel that is not open yet, and may be lost, is.
+    wait_channels(publisher)
     viewer.send(b"faster", "control", reliable=True)
     viewer.send(b"slower", "control", reliable=False)
     viewer.send(b"not for us", "control", reliable=True, to=["somebody else"])

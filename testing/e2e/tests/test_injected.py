@@ -5,7 +5,7 @@ import random
 
 import pytest
 from harness.connectproxy import ConnectProxy
-from harness.proc import free_port, wait_until
+from harness.proc import PATIENCE, free_port, wait_until
 from harness.server import LiveKitServer
 from harness.signalproxy import RECONNECT, RESUME, SignalProxy, field, fields, leave, participant, refresh_token, room_moved
 from harness.subscriber import Subscriber
@@ -140,7 +140,7 @@ def test_nonsense_is_survived(stage, proxy):
     assert len(publisher.messages("livekit-joined")) == 1 and not publisher.messages("livekit-offline"), publisher.summary()
     grown = resident(publisher) - before
     assert grown < 200, f"{grown} MB more"
-    wait_until(lambda: publisher.get("sink", "connection-state") == "connected", 10, publisher.summary)
+    wait_until(lambda: publisher.get("sink", "connection-state") == "connected", PATIENCE, publisher.summary)
     # And nothing of it was believed that hurts later.
     proxy.cut()
     publisher.wait_for("element", "livekit-resumed")

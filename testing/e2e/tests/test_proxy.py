@@ -5,7 +5,7 @@ import base64
 
 import pytest
 from harness.connectproxy import ConnectProxy
-from harness.proc import wait_until
+from harness.proc import PATIENCE, wait_until
 from harness.tls import Authority, TlsProxy
 
 # A name that nobody can look up: the proxy does.
@@ -62,7 +62,7 @@ def test_proxy_that_does_not_let_through_is_told_from_a_network_that_is_away(sta
     publisher = stage.live(env=env(stage, all_proxy=f"camera:so%40hush@127.0.0.1:{proxy.port}"))
     reason = publisher.wait_for("element", "livekit-offline")["fields"]["reason"]
     assert f"does not allow a tunnel to {HOST}:{stage.server.port} (HTTP 403)" in reason and "proxy" in reason, reason
-    wait_until(lambda: publisher.warnings("proxy", "no_proxy"), 30, publisher.summary)
+    wait_until(lambda: publisher.warnings("proxy", "no_proxy"), PATIENCE, publisher.summary)
     # Nothing of this is final.
     proxy.status = 200
     publisher.wait_published()

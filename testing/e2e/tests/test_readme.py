@@ -138,7 +138,7 @@ def watch_program(stage, argv, directory, track, env=None, identity=None):
         for said in ("livekit-joined", "livekit-published", "frames-sent"):
             assert said in log, f"{said} is missing:\n{log}"
         assert stage.server.secret not in log
-        stage.server.wait_gone(stage.room, feed.publisher, timeout=10)
+        stage.server.wait_gone(stage.room, feed.publisher)
     finally:
         program.stop()
 

@@ -112,7 +112,7 @@ def snow(fps=30):
     return f"videotestsrc is-live=true pattern=snow ! video/x-raw,width=640,height=360,framerate={fps}/1 ! x264enc tune=zerolatency speed-preset=ultrafast bitrate=4000 key-int-max=60"
 
 
-def sent(publisher, frames, timeout=30):
+def sent(publisher, frames, timeout=PATIENCE):
     """The `stats` of a sink once so many frames of its first pad went out."""
 
     def enough():
@@ -156,7 +156,19 @@ def test_a_path_that_takes_no_segments(tmp_path, room):
             assert stats["segmentation-refused"] == 1 and stats["send-errors"] == 0, stats
             received = wait_until(
                 lambda: next((e["stats"] for e in server.log_entries(msg="rtp stats", room=room, participant="camera", direction="upstream")), None),
-                10,
+                PATIENCE,
                 "the server's receive statistics",
             )
             assert received["packetsLost"] == 0 and received["frames"] >= 90, received
+
+
+def test_a_hundred_pads(stage):
+    """Ten times as many as anybody needs: tracks like others."""
+    count = 100
+    branches = " ".join(f"tee. ! queue max-size-buffers=5 leaky=downstream ! sink.audio_{n}" for n in range(count))
+    publisher = stage.publish(f"audiotestsrc is-live=true ! opusenc ! tee name=tee livekitsink name=sink identity=camera {branches}")
+    publisher.wait_published(count)
+    assert len(stage.server.wait_participant(stage.room, "camera", tracks=count)["tracks"]) == count
+    assert len(publisher.messages("livekit-joined")) == 1 and not publisher.select("warning"), publisher.summary()
+    publisher.send_eos()
+    publisher.wait_for("eos")
