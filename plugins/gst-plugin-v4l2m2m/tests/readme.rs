@@ -65,3 +65,36 @@ fn statistics() {
         assert_eq!(table("field").into_keys().collect::<BTreeSet<_>>(), names);
     }
 }
+
+/// The tests that the feature tables name, as `file::test`.
+#[test]
+fn named_tests_exist() {
+    let read = |path: &str| {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    };
+    let rows: Vec<&str> = README.lines().filter(|line| line.starts_with('|')).collect();
+    let names: BTreeSet<(&str, &str)> = rows
+        .iter()
+        .flat_map(|row| row.split('`').skip(1).step_by(2))
+        .filter_map(|cell| cell.split_once("::"))
+        .collect();
+    assert!(names.len() > 50, "{}", names.len());
+    for (file, name) in names {
+        let (path, code) = match file {
+            "encoder" => {
+                ("../../crates/v4l2-m2m/tests/encoder.rs".to_owned(), format!("#[test]\nfn {name}() {{"))
+            }
+            "uml" => ("../../testing/uml/tests/test_v4l2m2menc.py".to_owned(), format!("\ndef {name}(")),
+            _ => (format!("tests/{file}.rs"), format!("#[test]\nfn {name}() {{")),
+        };
+        assert!(read(&path).contains(&code), "there is no {file}::{name}");
+    }
+    // What no test shows needs a board, or lies in how the tests are built.
+    for head in ["| feature | verified on", "| feature | `nvv4l2…enc`"] {
+        let table = README.lines().skip_while(|line| !line.starts_with(head)).skip(2);
+        for row in table.take_while(|line| line.starts_with('|')) {
+            let board = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            assert!(row.contains("::") || board != "–", "{row}");
+        }
+    }
+}

@@ -326,6 +326,85 @@ fn i_frames_that_are_no_keyframes() {
     }
 }
 
+/// The controls that properties stand for; `v4l2-ctl` and drivers' own names are no part of it.
+#[test]
+fn every_property_reaches_its_control() {
+    let control = |id, kind| EmulatedControl { id, name: "Control", kind, range: (0, 1_000_000, 1, 0) };
+    let (int, menu) = (1, V4L2_CTRL_TYPE_MENU);
+    let mut device = node();
+    device.controls.extend([
+        control(V4L2_CID_MPEG_VIDEO_H264_CPB_SIZE, int),
+        control(V4L2_CID_MPEG_VIDEO_INTRA_REFRESH_PERIOD, int),
+        control(V4L2_CID_MPEG_VIDEO_AU_DELIMITER, int),
+        control(V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MODE, menu),
+        control(V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MAX_BYTES, int),
+    ]);
+    let mut all = bench(device, H264, |element| {
+        for (name, value) in [
+            ("rate-control", "vbr"),
+            ("peak-bitrate", "3000000"),
+            ("gop-size", "25"),
+            ("qp-min", "10"),
+            ("qp-max", "40"),
+            ("b-frames", "1"),
+            ("vbv-size", "819200"),
+            ("intra-refresh", "60"),
+            ("au-delimiter", "true"),
+            ("slice-size", "1200"),
+        ] {
+            element.set_property_from_str(name, value);
+        }
+    });
+    all.push(2);
+    for (id, value) in [
+        (V4L2_CID_MPEG_VIDEO_FRAME_RC_ENABLE, 1),
+        (V4L2_CID_MPEG_VIDEO_BITRATE_MODE, 0),
+        (V4L2_CID_MPEG_VIDEO_BITRATE, 2_000_000),
+        (V4L2_CID_MPEG_VIDEO_BITRATE_PEAK, 3_000_000),
+        (V4L2_CID_MPEG_VIDEO_GOP_SIZE, 25),
+        (V4L2_CID_MPEG_VIDEO_H264_MIN_QP, 10),
+        (V4L2_CID_MPEG_VIDEO_H264_MAX_QP, 40),
+        (V4L2_CID_MPEG_VIDEO_B_FRAMES, 1),
+        // KiB
+        (V4L2_CID_MPEG_VIDEO_H264_CPB_SIZE, 100),
+        (V4L2_CID_MPEG_VIDEO_INTRA_REFRESH_PERIOD, 60),
+        (V4L2_CID_MPEG_VIDEO_AU_DELIMITER, 1),
+        // By bytes.
+        (V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MODE, 2),
+        (V4L2_CID_MPEG_VIDEO_MULTI_SLICE_MAX_BYTES, 1200),
+    ] {
+        assert_eq!(all.emulator.control(id), Some(value), "{id:#x}");
+    }
+    all.eos();
+    // Without rate control no bitrate is set.
+    let mut fixed = bench(node(), H264, |element| element.set_property_from_str("rate-control", "fixqp"));
+    fixed.push(1);
+    assert_eq!(fixed.emulator.control(V4L2_CID_MPEG_VIDEO_FRAME_RC_ENABLE), Some(0));
+    assert!(fixed.emulator.seen().controls.iter().all(|(id, _)| *id != V4L2_CID_MPEG_VIDEO_BITRATE));
+    fixed.eos();
+}
+
+/// The bytes are none of VP8's: only what is asked of the device, and what is said of what comes out.
+#[test]
+fn vp8_where_the_device_has_it() {
+    let mut device = node();
+    device.coded = vec![V4L2_PIX_FMT_VP8];
+    device.controls.push(EmulatedControl {
+        id: V4L2_CID_MPEG_VIDEO_VPX_MAX_QP,
+        name: "VPX Maximum QP Value",
+        kind: 1,
+        range: (0, 127, 1, 127),
+    });
+    let mut bench = bench(device, "video/x-vp8", |element| element.set_property("qp-max", 90_u32));
+    bench.push(5);
+    bench.eos();
+    assert_eq!(Bench::numbers(&bench.pull()), all(5));
+    assert_eq!(bench.emulator.control(V4L2_CID_MPEG_VIDEO_VPX_MAX_QP), Some(90));
+    let caps = caps_now(&bench);
+    assert_eq!((caps.name().as_str(), caps.has_field("profile")), ("video/x-vp8", false));
+    assert_eq!(bench.stat("headers-inserted"), 0);
+}
+
 #[test]
 fn buffers_and_latency_are_as_asked() {
     let vbv = EmulatedControl {

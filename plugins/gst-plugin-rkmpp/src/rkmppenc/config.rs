@@ -2,6 +2,7 @@
 
 //! From properties and caps to MPP's configuration.
 
+use gst_encoder_glue::targets::Wish;
 use gst_video::{VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoInfo, VideoTransferFunction};
 use rockchip_mpp::sys::consts;
 use rockchip_mpp::{Colour, EncoderConfig, Error};
@@ -10,7 +11,6 @@ use super::codec::{Choice, Codec};
 use super::layout::{Format, Layout};
 use super::level::{self, Demand, Level};
 use super::settings::{MAX_BITRATE, MIN_BITRATE, Settings};
-use super::targets::Wish;
 use super::{RateControl, Rotation};
 
 /// Bit rates, bit/s. All three must fit together, or the library refuses them.

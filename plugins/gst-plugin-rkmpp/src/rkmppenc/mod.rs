@@ -33,12 +33,10 @@ mod imp;
 mod input;
 mod layout;
 mod level;
-mod pace;
 mod pool;
 mod session;
 mod settings;
 mod stats;
-mod targets;
 
 /// How bits are shared out between frames.
 ///
