@@ -84,6 +84,89 @@ fn gop_and_quality_do_what_they_say() {
     simulator.assert_clean();
 }
 
+/// Noise, which takes as many bits as it may; the mean QP of the last frame, and bits a second.
+fn noise(properties: &str) -> (i32, usize) {
+    let running = Running::new(&format!(
+        "videotestsrc num-buffers=45 pattern=snow ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1 ! {} \
+         ! video/x-h264 ! fakesink name=out sync=false",
+        enc(properties)
+    ));
+    running.play();
+    let element = running.element("enc");
+    let made = running.finish();
+    assert!(made.errors.is_empty() && made.warnings.is_empty() && made.buffers.len() == 45, "{made:?}");
+    let qp = element.property::<gst::Structure>("stats").get("average-qp").unwrap();
+    (qp, bytes(&made) * 8 * 30 / 45)
+}
+
+#[test]
+fn rate_control_and_its_limits_do_what_they_say() {
+    let simulator = Simulator::new("");
+    for mode in ["cbr", "vbr", "avbr"] {
+        let rate = |bitrate: u32| noise(&format!("rate-control={mode} bitrate={bitrate}")).1;
+        let (low, high) = (rate(600_000), rate(4_000_000));
+        assert!(
+            low < 4 * 600_000 && high < 4 * 4_000_000 && high > 2 * low,
+            "{mode}: {low} and {high} bit/s"
+        );
+    }
+    assert_eq!(noise("rate-control=fixqp qp-init=33").0, 33);
+    // Few bits and many: the limits hold.
+    assert!(noise("bitrate=100000 qp-max=30").0 <= 30);
+    assert!(noise("bitrate=50000000 qp-min=40").0 >= 40);
+    // All are keyframes here.
+    assert!(noise("bitrate=100000 gop-size=1 qp-max-i=28").0 <= 28);
+    assert!(noise("bitrate=50000000 gop-size=1 qp-min-i=42").0 >= 42);
+    simulator.assert_clean();
+}
+
+#[test]
+fn a_value_out_of_range_is_told_once_however_often_others_change() {
+    let simulator = Simulator::new("");
+    let running = Running::new(&format!(
+        "{} ! {} ! fakesink name=out sync=false",
+        source(60, "NV12", 320, 240),
+        enc("bitrate=2000000 min-bitrate=1000000")
+    ));
+    // Each frame finds another bit rate, as the network would have it.
+    let sink = running.element("enc").static_pad("sink").unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let element = running.element("enc").downgrade();
+    sink.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        element.upgrade().unwrap().set_property("bitrate", 500_000 + 30_000 * number);
+        gst::PadProbeReturn::Ok
+    });
+    running.play();
+    let made = running.finish();
+    assert_eq!(made.buffers.len(), 60);
+    assert!(
+        made.warnings.len() == 1 && made.warnings[0].contains("min-bitrate=1000000"),
+        "{:?}",
+        made.warnings
+    );
+    drop(made);
+    simulator.assert_clean();
+}
+
+#[test]
+fn headers_come_where_the_mode_says() {
+    let simulator = Simulator::new("");
+    let headers = |mode: &str| {
+        let made = encode(9, &format!("gop-size=3 header-mode={mode}"), "");
+        assert!(made.errors.is_empty() && made.warnings.is_empty(), "{made:?}");
+        let has = |buffer: &gst::Buffer| {
+            let map = buffer.map_readable().unwrap();
+            map.windows(4).any(|w| w[..3] == [0, 0, 1] && w[3] & 0x1f == 7)
+        };
+        made.buffers.iter().map(has).collect::<Vec<_>>()
+    };
+    let at = |places: &[usize]| (0..9).map(|index| places.contains(&index)).collect::<Vec<_>>();
+    assert_eq!(headers("each-idr"), at(&[0, 3, 6]));
+    assert_eq!(headers("first-frame"), at(&[0]));
+    simulator.assert_clean();
+}
+
 #[test]
 fn profile_and_level_are_those_of_the_caps() {
     let simulator = Simulator::new("");
@@ -126,6 +209,17 @@ fn keys_of_mpp_can_be_set_and_what_is_refused_is_told() {
     let made = encode(3, "bitrate=7", "");
     assert!(
         made.warnings.len() == 1 && made.warnings[0].contains("1000 to 200000000"),
+        "{:?}",
+        made.warnings
+    );
+    let made = encode(3, "qp-max=99 bitrate=2000000 peak-bitrate=1000", "");
+    assert!(
+        made.warnings.len() == 2 && made.warnings[0].contains("2000000 to 200000000"),
+        "{:?}",
+        made.warnings
+    );
+    assert!(
+        made.warnings[1].contains("qp-max=99 is out of range (10 to 51): using 51"),
         "{:?}",
         made.warnings
     );

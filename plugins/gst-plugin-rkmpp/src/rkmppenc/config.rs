@@ -70,12 +70,41 @@ pub(crate) fn gop(settings: &Settings, info: &VideoInfo) -> i32 {
     (2 * i64::from(fps.numer()) / i64::from(fps.denom())).clamp(1, i32::MAX.into()) as i32
 }
 
+fn greatest_qp(codec: Codec) -> u32 {
+    if codec == Codec::Vp8 { 127 } else { 51 }
+}
+
+/// Properties that are out of range, or do not fit together: what they are, the range, and what is used instead.
+pub(crate) fn clamped(settings: &Settings, info: &VideoInfo, codec: Codec) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut check = |name: &str, set: u32, unit: &str, (least, greatest): (u32, u32), used: u32| {
+        if set > 0 && set != used {
+            texts.push(format!("{name}={set}{unit} is out of range ({least} to {greatest}): using {used}"));
+        }
+    };
+    // Without what downstream wishes, which lowers them all.
+    let rates = Rates::new(settings, &Wish { active: true, bitrate: None, max_framerate: None }, info);
+    check("bitrate", settings.bitrate, " bit/s", (MIN_BITRATE, MAX_BITRATE), rates.target);
+    check("peak-bitrate", settings.peak_bitrate, " bit/s", (rates.target, MAX_BITRATE), rates.max);
+    check("min-bitrate", settings.min_bitrate, " bit/s", (MIN_BITRATE, rates.target), rates.min);
+    if codec != Codec::Jpeg {
+        let limit = greatest_qp(codec);
+        let [init, min, max, min_i, max_i] = qps(settings, codec).map(|qp| qp.unsigned_abs());
+        check("qp-min", settings.qp_min, "", (0, limit), min);
+        check("qp-max", settings.qp_max, "", (min, limit), max);
+        check("qp-min-i", settings.qp_min_i, "", (0, limit), min_i);
+        check("qp-max-i", settings.qp_max_i, "", (min_i, limit), max_i);
+        check("qp-init", settings.qp_init, "", (min_i, max_i), init);
+    }
+    texts
+}
+
 /// QPs: first, least, greatest, least and greatest of keyframes. The first lies within the keyframes' range, or the
 /// library would silently forget the range.
 pub(crate) fn qps(settings: &Settings, codec: Codec) -> [i32; 5] {
     let (first, least, greatest) = if codec == Codec::Vp8 { (40, 0, 127) } else { (26, 10, 51) };
-    let limit = if codec == Codec::Vp8 { 127 } else { 51 };
-    let or = |set: u32, default: i32| if set == 0 { default } else { (set as i32).min(limit) };
+    let limit = greatest_qp(codec);
+    let or = |set: u32, default: i32| if set == 0 { default } else { set.min(limit) as i32 };
     let min = or(settings.qp_min, least);
     let max = or(settings.qp_max, greatest).max(min);
     let min_i = or(settings.qp_min_i, min);
@@ -363,6 +392,38 @@ mod tests {
         assert_eq!((rates.target, rates.max), (500_000, 531_250));
         assert_eq!(Rates::new(&settings, &wish(9_000_000), &info()).target, 2_000_000);
         assert_eq!(Rates::new(&settings, &wish(1), &info()).target, MIN_BITRATE);
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_told_with_the_range() {
+        let clamped = |settings: &Settings, codec| clamped(settings, &info(), codec);
+        assert!(clamped(&Settings::default(), Codec::H264).is_empty());
+        let settings = Settings {
+            bitrate: 2_000_000,
+            peak_bitrate: 1_000_000,
+            min_bitrate: 3_000_000,
+            qp_min: 20,
+            qp_max: 100,
+            qp_init: 10,
+            ..Settings::default()
+        };
+        assert_eq!(
+            clamped(&settings, Codec::H264),
+            [
+                "peak-bitrate=1000000 bit/s is out of range (2000000 to 200000000): using 2000000",
+                "min-bitrate=3000000 bit/s is out of range (1000 to 2000000): using 2000000",
+                "qp-max=100 is out of range (20 to 51): using 51",
+                "qp-init=10 is out of range (20 to 51): using 20",
+            ]
+        );
+        // VP8's go further.
+        assert_eq!(clamped(&settings, Codec::Vp8).len(), 3);
+        assert_eq!(clamped(&settings, Codec::Jpeg).len(), 2);
+        let settings = Settings { bitrate: 7, ..Settings::default() };
+        assert_eq!(
+            clamped(&settings, Codec::H264),
+            ["bitrate=7 bit/s is out of range (1000 to 200000000): using 1000"]
+        );
     }
 
     #[test]

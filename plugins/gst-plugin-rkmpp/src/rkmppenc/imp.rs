@@ -461,6 +461,7 @@ impl RkMppEnc {
                     warned_copy: false,
                     warned_regions: false,
                     restarts,
+                    clamped: Vec::new(),
                 }
             }
         };

@@ -15,9 +15,12 @@ use super::config::{self, Live};
 use super::flow::lock;
 use super::imp::{CAT, OUTPUT_TIMEOUT, RkMppEnc};
 use super::layout::{Format, Layout};
-use super::settings::{self, Settings};
+use super::settings::Settings;
 use crate::drm::Compressed;
 use crate::restarts::{self, Restarts};
+
+/// So many warnings of properties that are out of range are enough.
+const MOST_CLAMPED: usize = 32;
 
 /// An encoder with its configuration. Used by the streaming thread only.
 pub(super) struct Session {
@@ -37,6 +40,8 @@ pub(super) struct Session {
     pub warned_copy: bool,
     pub warned_regions: bool,
     pub restarts: Restarts,
+    /// Values of properties that were said to be out of range.
+    pub clamped: Vec<String>,
 }
 
 impl RkMppEnc {
@@ -74,19 +79,7 @@ impl RkMppEnc {
         crate::extra::apply(&*obj, settings.extra_config.as_ref(), |key, value| config.set(key, value));
         session.encoder.apply(&session.config)?;
         lock(&self.flow.stats).bitrate = session.live.rates.target;
-        if settings.bitrate > 0 && settings.bitrate < settings::MIN_BITRATE {
-            gst::element_imp_warning!(
-                self,
-                gst::LibraryError::Settings,
-                (
-                    "bitrate={} bit/s is out of range ({} to {}): using {}",
-                    settings.bitrate,
-                    settings::MIN_BITRATE,
-                    settings::MAX_BITRATE,
-                    session.live.rates.target
-                )
-            );
-        }
+        self.tell_clamped(session, settings);
         for key in session.config.unsupported() {
             gst::info!(CAT, imp = self, "this release of MPP does not know {}", key.to_string_lossy());
         }
@@ -129,6 +122,17 @@ impl RkMppEnc {
         Ok(())
     }
 
+    /// Warns of properties that are not taken as they are: once of each value, however often the bit rate changes around it.
+    fn tell_clamped(&self, session: &mut Session, settings: &Settings) {
+        for text in config::clamped(settings, &session.info, session.choice.codec) {
+            let value = text.split(" is ").next().unwrap_or_default().to_owned();
+            if session.clamped.len() < MOST_CLAMPED && !session.clamped.contains(&value) {
+                gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{text}"));
+                session.clamped.push(value);
+            }
+        }
+    }
+
     /// Properties and wishes that may change while frames are in flight.
     pub(super) fn apply_changes(&self, session: &mut Session) {
         if !self.changed.swap(false, Ordering::AcqRel) {
@@ -147,6 +151,7 @@ impl RkMppEnc {
                 gst::debug!(CAT, imp = self, "now {live:?}");
                 session.live = live;
                 lock(&self.flow.stats).bitrate = live.rates.target;
+                self.tell_clamped(session, &settings);
             }
             Err(error) => {
                 gst::element_imp_warning!(
