@@ -116,17 +116,12 @@ def test_two_tracks_share_and_sound_is_heard(make_uplink):
     time.sleep(2)
     link.limit(CUT)
     time.sleep(2)
-    reports = [(time.monotonic(), link.viewer.report())]
-
-    def both_are_seen():
-        """For ten seconds. (A keyframe that the full link loses is missed by the viewer for three seconds, before it asks again.)"""
-        reports.append((time.monotonic(), link.viewer.report()))
-        end, after = reports[-1]
-        came = lambda begin, before: all(after[n]["frames_decoded"] - before[n]["frames_decoded"] > 15 * (end - begin) for n in names)
-        return any(end - begin >= 10 and came(begin, before) for begin, before in reports)
-
-    wait_until(both_are_seen, 4 * 10, lambda: f"pictures of both; {reports[-1]} {publisher.summary()}", interval=1)
-    (_, before), (_, after) = reports[0], reports[-1]
+    begin, before = time.monotonic(), link.viewer.report()
+    time.sleep(10)
+    end, after = time.monotonic(), link.viewer.report()
+    for name in names:
+        pictures = after[name]["frames_decoded"] - before[name]["frames_decoded"]
+        assert pictures > 15 * (end - begin), f"{pictures} of {name} in {end - begin:.1f} s; {publisher.summary()}"
     sound = [(before[n], after[n]) for n in after if n not in names]
     assert sound
     for a, b in sound:

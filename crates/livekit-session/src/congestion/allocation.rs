@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{
-    DEFAULT_LAYER_MIN, DEFAULT_MAX, DOWN_STEP, Demand, FLOOR, OBSERVED_HEADROOM, REJOIN_AFTER, REJOIN_MARGIN,
-    REPLAY_HEADROOM, UP_INTERVAL, UP_STEP,
+    CATCH_UP_ABOVE, DEFAULT_LAYER_MIN, DEFAULT_MAX, DOWN_STEP, Demand, FLOOR, OBSERVED_HEADROOM,
+    RECOVER_STEP, REJOIN_AFTER, REJOIN_AMPLE, REJOIN_MARGIN, REPLAY_HEADROOM, UP_INTERVAL, UP_STEP,
 };
 use crate::event::TrackId;
 
@@ -161,7 +161,9 @@ impl Allocator {
         for (i, _, _, track, floor) in order {
             let key = (track, i);
             let needs = match self.dropped.get(&key) {
-                Some(since) if now.saturating_duration_since(*since) < REJOIN_AFTER => u64::MAX,
+                Some(since) if now.saturating_duration_since(*since) < REJOIN_AFTER => {
+                    REJOIN_AMPLE.saturating_mul(used + u64::from(floor)).saturating_sub(used)
+                }
                 Some(_) => (f64::from(floor) * REJOIN_MARGIN) as u64,
                 None => u64::from(floor),
             };
@@ -192,8 +194,10 @@ impl Allocator {
                     && elapsed >= UP_INTERVAL
                     && (share == ceiling || share > scaled(told, 2.0 - DOWN_STEP))
                 {
+                    let far = share > scaled(told, CATCH_UP_ABOVE);
+                    let step = if far { RECOVER_STEP } else { UP_STEP };
                     let steps = (elapsed.as_secs_f64() / UP_INTERVAL.as_secs_f64()).min(2.0);
-                    share.min(scaled(told, UP_STEP.powf(steps)))
+                    share.min(scaled(told, step.powf(steps)))
                 } else {
                     return Share::Bitrate(told);
                 }
@@ -367,7 +371,7 @@ mod tests {
         let t = Instant::now();
         a.allocate(t, Some(3_000_000), &one);
         let shares = a.allocate(t + 500 * MS, Some(90_000_000), &one);
-        assert_eq!(kbit(&shares), [[3630]], "once limited, the way back is told");
+        assert_eq!(kbit(&shares), [[4688]], "once limited, the way back is told");
     }
 
     #[test]
@@ -386,11 +390,12 @@ mod tests {
         assert_eq!(at(0, 2000), 2000);
         assert_eq!(at(100, 1950), 2000, "less than 3 % is not worth telling");
         assert_eq!(at(200, 1000), 1000);
-        assert_eq!(at(300, 2000), 1000, "not yet");
-        assert_eq!(at(450, 2000), 1100);
+        assert_eq!(at(300, 1400), 1000, "not yet");
+        assert_eq!(at(450, 1400), 1100);
         assert_eq!(at(700, 1120), 1100);
         assert_eq!(at(800, 1150), 1150);
-        assert_eq!(at(5000, 9000), 1392, "a long pause makes no giant step");
+        assert_eq!(at(5000, 1600), 1392, "a long pause makes no giant step");
+        assert_eq!(at(5250, 9000), 1739, "far from its share a layer goes faster");
     }
 
     #[test]
@@ -411,10 +416,12 @@ mod tests {
             |ms: u32, total: u64| kbit(&a.allocate(t + ms * MS, Some(total * 1000), &simulcast))[0][1];
         assert_eq!(high(0, 1500), 1300);
         assert_eq!(high(100, 1000), -1);
-        assert_eq!(high(1000, 9000), -1, "too soon");
+        assert_eq!(high(1000, 2199), -1, "too soon");
         assert_eq!(high(2200, 1299), -1, "fits, but barely");
         assert_eq!(high(2300, 1300), 1100);
         assert_eq!(high(2400, 1100), 1000, "and stays while it fits");
+        assert_eq!(high(2500, 1000), -1);
+        assert_eq!(high(2600, 2200), 2000, "it was only for a moment");
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{
-    BRAKE_AGAIN, BRAKE_CARRIED, BRAKE_CONFIRM, BRAKE_DELAY, BRAKE_GROWTH, BRAKE_HOLD, BRAKE_MAX_HOLD,
-    BRAKE_WINDOW, DELAY_GUARD, DOWN_STEP, DRAIN_DELAY, DRAIN_UTILISATION, FREE_LOSS, PANIC_CALM, PANIC_DELAY,
-    PANIC_DROP, PANIC_KEEP, PANIC_LOSS, PANIC_MAX_HOLD, PANIC_MAX_SETTLE, PANIC_SETTLE, PANIC_WINDOW,
-    PROBE_ABOVE_PEAK, PROBE_FAST, PROBE_MAX_LOSS, PROBE_SLOW, PROVEN_MEMORY, RECOVER_BELOW, RECOVER_STEP,
-    RESET_FLOOR, RTT_MEMORY, SAMPLE_INTERVAL, STUCK_AFTER, STUCK_BAND, STUCK_MAX_DELAY, STUCK_MAX_LOSS,
-    UNDERSHOOT, UNDERSHOOT_AFTER, UNDERSHOOT_AGAIN, UNDERSHOOT_KEEP, UNDERSHOOT_LESS, UP_INTERVAL, UP_STEP,
-    UTILISATION,
+    ARRIVED_KEEP, ARRIVED_MEMORY, ARRIVED_WINDOW, BRAKE_AGAIN, BRAKE_CARRIED, BRAKE_CONFIRM, BRAKE_DELAY,
+    BRAKE_GROWTH, BRAKE_HOLD, BRAKE_MAX_HOLD, BRAKE_WINDOW, DELAY_GUARD, DOWN_STEP, DRAIN_DELAY,
+    DRAIN_UTILISATION, FREE_LOSS, PANIC_CALM, PANIC_DELAY, PANIC_DROP, PANIC_KEEP, PANIC_LOSS,
+    PANIC_MAX_HOLD, PANIC_MAX_SETTLE, PANIC_SETTLE, PANIC_WINDOW, PROBE_ABOVE_PEAK, PROBE_FAST,
+    PROBE_MAX_LOSS, PROBE_SLOW, PROVEN_MEMORY, RECOVER_BELOW, RECOVER_STEP, RESET_FLOOR, RTT_MEMORY,
+    SAMPLE_INTERVAL, SILENCE, SILENCE_BITS, STUCK_AFTER, STUCK_BAND, STUCK_MAX_DELAY, STUCK_MAX_LOSS,
+    UNDERSHOOT, UNDERSHOOT_AGAIN, UNDERSHOOT_ARRIVED, UNDERSHOOT_KEEP, UNDERSHOOT_LESS, UNDERSHOOT_PAUSE,
+    UP_INTERVAL, UP_STEP, UTILISATION,
 };
 
 /// What the network showed since the last sample.
@@ -65,6 +66,9 @@ pub(crate) struct Decision {
 pub(crate) struct Controller {
     estimates: VecDeque<(Instant, u64)>,
     sent: VecDeque<(Instant, u64)>,
+    /// When reports came, and what had been sent when the last packet left that they speak of.
+    arrived: VecDeque<(Instant, u64)>,
+    rtt: Option<Duration>,
     rtts: MinRtt,
     target: Option<f64>,
     target_at: Option<Instant>,
@@ -76,13 +80,13 @@ pub(crate) struct Controller {
     calm: Option<(u64, Instant)>,
     panicked: Option<Instant>,
     braked: Option<Instant>,
+    /// Nothing was sent between these.
+    held: Option<(Instant, Instant)>,
     /// How long packets waited, and what was sent, when the brake began.
     brake_began: (Duration, u64),
     /// The most that went out lately without waiting or loss.
     proven: Option<(u64, Instant)>,
-    /// Since when the estimate is far below that on a free path.
-    under: Option<Instant>,
-    /// When that was put right last, and how often in a row.
+    /// When an estimate far below that was put right last, and how often in a row.
     undershot: Option<(Instant, i32)>,
     /// When packets last did not wait.
     calm_at: Option<Instant>,
@@ -112,7 +116,7 @@ impl Controller {
             }
         } else if let Some(init) = self.panic(now, &view) {
             // What the queue holds was sent before the brake, if there was one.
-            let last_sent = self.braked.filter(|_| self.is_braking(now)).unwrap_or(now);
+            let last_sent = self.held_since(now).unwrap_or(now);
             let hold = last_sent + view.queueing.min(PANIC_MAX_HOLD);
             decision.panic = true;
             decision.forget = true;
@@ -131,7 +135,11 @@ impl Controller {
         } else if let Some(init) = self.stuck(now, &view, demand) {
             decision.reset = Some(init);
         }
-        let raw = self.settle.map(|(init, _)| init).or(decision.reset).unwrap_or(raw);
+        if let Some(end) = decision.hold {
+            self.held = Some((self.held_since(now).unwrap_or(now), end));
+        }
+        let told = self.settle.map(|(init, _)| init).or(decision.reset);
+        let raw = told.unwrap_or_else(|| self.credible(&view));
         let goal = self.goal(raw, &view, demand);
         decision.video = Some(self.follow(now, goal, &view, demand));
         decision.limited = goal < demand.max;
@@ -150,6 +158,13 @@ impl Controller {
         }
         if let Some(rtt) = sample.rtt {
             self.rtts.add(now, rtt);
+            // No two reports show the same to the nanosecond.
+            if self.rtt.replace(rtt) != Some(rtt) {
+                self.arrived.push_back((now, self.sent_until(now.checked_sub(rtt).unwrap_or(now))));
+                while self.arrived.front().is_some_and(|(at, _)| now - *at > ARRIVED_MEMORY) {
+                    self.arrived.pop_front();
+                }
+            }
         }
         let best = self.rtts.get();
         let sent = match (self.sent.front(), self.sent.back()) {
@@ -164,7 +179,39 @@ impl Controller {
             loss: sample.loss.unwrap_or(0.0),
             queueing: sample.rtt.zip(best).map(|(rtt, best)| rtt.saturating_sub(best)).unwrap_or_default(),
             sent,
+            arrived: self.arrived(now, sample.loss.unwrap_or(0.0)),
         }
+    }
+
+    /// Bytes that were sent before a time.
+    fn sent_until(&self, time: Instant) -> u64 {
+        let after = self.sent.iter().position(|(at, _)| *at > time).unwrap_or(self.sent.len());
+        let before = after.checked_sub(1).and_then(|i| self.sent.get(i));
+        match (before, self.sent.get(after)) {
+            (Some((from, a)), Some((to, b))) => {
+                let part = (time - *from).as_secs_f64() / (*to - *from).as_secs_f64();
+                a + (b.saturating_sub(*a) as f64 * part) as u64
+            }
+            (one, other) => one.or(other).map_or(0, |(_, bytes)| *bytes),
+        }
+    }
+
+    /// What came through lately, in bit/s, if there are reports that tell.
+    pub(super) fn arrived(&self, now: Instant, loss: f32) -> Option<u64> {
+        let (to, b) = *self.arrived.back().filter(|(at, _)| now - *at < ARRIVED_WINDOW)?;
+        let (from, a) = *self.arrived.iter().rev().find(|(at, _)| to - *at >= ARRIVED_WINDOW)?;
+        let rate = b.saturating_sub(a) as f64 * 8.0 / (to - from).as_secs_f64();
+        Some((rate * f64::from(1.0 - loss.clamp(0.0, 1.0))) as u64)
+    }
+
+    /// For how long there has been no report.
+    fn silence(&self, now: Instant) -> Duration {
+        self.arrived.back().map_or(Duration::ZERO, |(at, _)| now - *at)
+    }
+
+    /// Since when nothing is sent.
+    fn held_since(&self, now: Instant) -> Option<Instant> {
+        self.held.filter(|(_, end)| *end >= now).map(|(begin, _)| begin)
     }
 
     /// Whether a brake may still be on.
@@ -194,12 +241,16 @@ impl Controller {
         let hurts = view.loss > PANIC_LOSS || view.queueing > PANIC_DELAY;
         let (waited, sent) = self.brake_began;
         let confirmed = self.is_braking(now) && view.queueing > BRAKE_CONFIRM.max(waited + BRAKE_GROWTH);
+        // A report needs packets that arrive.
+        let silence = self.held_since(now).map_or(Duration::ZERO, |begin| self.silence(now).min(now - begin));
+        let silent = silence >= SILENCE && view.queueing > BRAKE_CONFIRM;
+        let least_packets = if silent { SILENCE_BITS / silence.as_secs_f64() } else { f64::INFINITY };
         // A loss-based estimate may have fallen far too low.
         let arrived = view.sent as f64 * f64::from(1.0 - view.loss.clamp(0.0, 1.0));
-        let carried = match (collapsed && hurts, confirmed) {
+        let carried = match (collapsed && hurts, confirmed || silent) {
             _ if !again => return None,
             (true, _) => (view.raw as f64).min(arrived).max(arrived / 3.0),
-            (false, true) => (view.raw as f64).min(BRAKE_CARRIED * sent as f64),
+            (false, true) => (view.raw as f64).min(BRAKE_CARRIED * sent as f64).min(least_packets),
             (false, false) => return None,
         };
         let init = ((PANIC_KEEP * carried) as u64).max(RESET_FLOOR);
@@ -219,25 +270,46 @@ impl Controller {
         if free && self.proven.is_none_or(|(most, _)| flowed >= most) {
             self.proven = Some((flowed, now));
         }
-        let (most, _) = self.proven?;
-        if !free || view.raw as f64 >= UNDERSHOOT * most as f64 {
-            self.under = None;
-            return None;
-        }
-        let since = *self.under.get_or_insert(now);
-        if now.saturating_duration_since(since) < UNDERSHOOT_AFTER {
-            return None;
-        }
+        let (carried, arrived) = self.floors(view);
         let lately = self.undershot.filter(|(at, _)| now.saturating_duration_since(*at) < UNDERSHOOT_AGAIN);
+        let just = lately.is_some_and(|(at, _)| now.saturating_duration_since(at) < UNDERSHOOT_PAUSE);
+        let low = arrived > 0.0 || (free && (view.raw as f64) < carried);
+        if just || !low {
+            return None;
+        }
         let before = lately.map_or(0, |(_, times)| times);
-        (self.under, self.proven, self.undershot) = (None, None, Some((now, before.saturating_add(1))));
-        let init = UNDERSHOOT_KEEP * UNDERSHOOT_LESS.powi(before) * most as f64;
-        let init = (init as u64).max(RESET_FLOOR.min(most));
+        self.undershot = Some((now, before.saturating_add(1)));
+        let kept = match self.proven.take() {
+            Some((most, _)) if free => {
+                let kept = UNDERSHOOT_KEEP * UNDERSHOOT_LESS.powi(before) * most as f64;
+                kept.max(RESET_FLOOR.min(most) as f64)
+            }
+            _ => 0.0,
+        };
+        let init = kept.max(arrived) as u64;
         if init <= view.raw {
             return None;
         }
         self.restart(now, init);
         Some(init)
+    }
+
+    /// Below what no estimate is believed: by what was carried without waiting or loss, and by what arrives.
+    fn floors(&self, view: &View) -> (f64, f64) {
+        if view.loss > PROBE_MAX_LOSS {
+            return (0.0, 0.0);
+        }
+        let proven = self.proven.filter(|_| view.queueing < DRAIN_DELAY).map_or(0, |(most, _)| most);
+        let arrived = view.arrived.map_or(0.0, |arrived| arrived as f64);
+        let low = (view.raw as f64) < UNDERSHOOT_ARRIVED * arrived;
+        (UNDERSHOOT * proven as f64, if low { ARRIVED_KEEP * arrived } else { 0.0 })
+    }
+
+    /// The estimate, as far as what it says fits the rest: an estimator that has hardly seen a packet lately takes
+    /// that for all the path carries once it sees the next one late.
+    fn credible(&self, view: &View) -> u64 {
+        let (carried, arrived) = self.floors(view);
+        view.raw.max(carried.max(arrived) as u64)
     }
 
     /// What to start the estimator with, if it stands still for no reason.
@@ -349,6 +421,8 @@ struct View {
     queueing: Duration,
     /// Bit/s of the last second.
     sent: u64,
+    /// Bit/s that came through, without what was lost.
+    arrived: Option<u64>,
 }
 
 /// The shortest round trip of the last [`RTT_MEMORY`], remembered in two halves.

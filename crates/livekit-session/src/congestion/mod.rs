@@ -43,6 +43,8 @@ const UP_INTERVAL: Duration = Duration::from_millis(250);
 /// been seen to go through.
 const RECOVER_BELOW: f64 = 0.8;
 const RECOVER_STEP: f64 = 1.25;
+/// So may a layer whose share of it is more than this many times what it was told: others gave way to it.
+const CATCH_UP_ABOVE: f64 = 1.5;
 /// While packets wait this much longer in the network than at best, the target does not rise and nothing is probed.
 const DELAY_GUARD: Duration = Duration::from_millis(40);
 /// The shortest round trip of this long a time is taken for the one of an empty path.
@@ -81,6 +83,10 @@ const BRAKE_GROWTH: Duration = Duration::from_millis(50);
 const BRAKE_CARRIED: f64 = 0.6;
 /// Not again before this time.
 const BRAKE_AGAIN: Duration = Duration::from_secs(3);
+/// No report for this long after packets waited so long means panic too: LiveKit's server sends one for every twenty
+/// packets (and not more than ten a second), so the link carries less than those in that time, in bits.
+const SILENCE: Duration = Duration::from_millis(250);
+const SILENCE_BITS: f64 = 20.0 * 1200.0 * 8.0;
 
 // ---- Panic: the link has become much smaller ----
 
@@ -118,15 +124,22 @@ const STUCK_MAX_LOSS: f32 = 0.10;
 /// … and no more than this delay above the best, is started anew from where it stands.
 const STUCK_MAX_DELAY: Duration = Duration::from_millis(30);
 
-// ---- Undershoot: the estimator fell far below what has just been carried ----
+// ---- Undershoot: the estimator fell far below what the path carries ----
 
-/// An estimate below this part of what went out within [`PROVEN_MEMORY`] without waiting or loss …
+/// An estimate below this part of what went out within [`PROVEN_MEMORY`] without waiting or loss is not believed while
+/// packets hardly wait, …
 const UNDERSHOOT: f64 = 0.6;
 const PROVEN_MEMORY: Duration = Duration::from_secs(5);
-/// … that stays there this long although the path is free, is started anew from …
-const UNDERSHOOT_AFTER: Duration = Duration::from_millis(400);
-/// … this part of that.
+/// … and never one below this part of what arrives, as measured over the time after that.
+const UNDERSHOOT_ARRIVED: f64 = 0.5;
+const ARRIVED_WINDOW: Duration = Duration::from_millis(300);
+const ARRIVED_MEMORY: Duration = Duration::from_secs(1);
+/// The estimator is started anew: from this part of what arrives, or, where the path is free, …
+const ARRIVED_KEEP: f64 = 0.85;
+/// … from this part of what went out, if that is more.
 const UNDERSHOOT_KEEP: f64 = 0.9;
+/// Not again before this time.
+const UNDERSHOOT_PAUSE: Duration = Duration::from_millis(250);
 /// If it falls again within this time, it may have been right: only this part of that then, and again so each time.
 const UNDERSHOOT_AGAIN: Duration = Duration::from_secs(10);
 const UNDERSHOOT_LESS: f64 = 0.5;
@@ -158,6 +171,8 @@ const DEFAULT_LAYER_MIN: f64 = 0.25;
 const REJOIN_MARGIN: f64 = 1.2;
 /// … and not before this time.
 const REJOIN_AFTER: Duration = Duration::from_secs(2);
+/// … unless there is this many times what all that is sent then needs: it was only for a moment.
+const REJOIN_AMPLE: u64 = 2;
 
 // ---- The queue before the engine ----
 

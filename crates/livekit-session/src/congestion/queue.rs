@@ -143,6 +143,11 @@ impl<T> SendQueue<T> {
         self.frames.is_empty()
     }
 
+    /// Whether nothing but a keyframe would be taken.
+    pub(crate) fn is_dropping(&self) -> bool {
+        self.dropping
+    }
+
     fn drop_range(&mut self, from: usize, to: usize) -> Dropped {
         let mut dropped = Dropped::default();
         for waiting in self.frames.drain(from..to) {

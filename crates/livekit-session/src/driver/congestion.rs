@@ -137,18 +137,13 @@ impl Driver {
     pub(super) fn feed<E: MediaEngine>(&mut self, engine: &mut E) -> Result<(), Error> {
         let now = Instant::now();
         self.congestion.feed_at = None;
-        if self.congestion.keyframe_at.is_some_and(|at| now >= at) {
-            self.congestion.keyframe_at = None;
-            for (id, index) in self.video_layers() {
-                self.want_keyframe(id, index, KeyframeReason::Dropped);
-            }
-        }
         let waiting: Vec<_> = self.waiting();
         for (id, index) in waiting {
             let layer = self.tracks.get_mut(&id).and_then(|t| t.layers.get_mut(index));
             let dropped = layer.map(|layer| layer.queue.expire(now)).unwrap_or_default();
             self.dropped(id, index, dropped);
         }
+        self.want_due_keyframes(now);
         if let Some(hold) = self.congestion.hold {
             if now < hold {
                 self.congestion.feed_at = Some(hold);
@@ -168,6 +163,25 @@ impl Driver {
             self.pass_on(engine, id, index)?;
         }
         Ok(())
+    }
+
+    /// Asks for the keyframes that the end of a hold needs. (One that was asked for earlier would have the bitrate of
+    /// before, and be dropped should the hold end in panic; and the next would come too soon after it.)
+    fn want_due_keyframes(&mut self, now: Instant) {
+        let Some(mut at) = self.congestion.keyframe_at else { return };
+        if let Some(hold) = self.congestion.hold {
+            at = at.max(hold.checked_sub(KEYFRAME_LEAD).unwrap_or(hold));
+        }
+        self.congestion.keyframe_at = Some(at).filter(|at| now < *at);
+        if self.congestion.keyframe_at.is_some() {
+            return;
+        }
+        for (id, index) in self.video_layers() {
+            let layer = self.tracks.get(&id).and_then(|t| t.layers.get(index));
+            if layer.is_some_and(|layer| layer.queue.is_dropping() && !layer.congested) {
+                self.want_keyframe(id, index, KeyframeReason::Dropped);
+            }
+        }
     }
 
     /// Gives the engine all of a track that waits: nothing else will come.
@@ -225,8 +239,12 @@ impl Driver {
             }
             shared.counters.retract(dropped.frames, dropped.keyframes, dropped.bytes, DropReason::QueueFull);
         }
-        if dropped.want_keyframe {
-            self.want_keyframe(id, index, KeyframeReason::Dropped);
+        match self.congestion.hold {
+            _ if !dropped.want_keyframe => {}
+            Some(hold) if Instant::now() < hold => {
+                self.congestion.keyframe_at.get_or_insert(hold);
+            }
+            _ => self.want_keyframe(id, index, KeyframeReason::Dropped),
         }
     }
 
@@ -257,8 +275,7 @@ impl Driver {
                 let dropped = layer.map(|layer| layer.queue.clear(now)).unwrap_or_default();
                 self.dropped(id, index, dropped);
             }
-            self.congestion.keyframe_at =
-                decision.hold.map(|end| end.checked_sub(KEYFRAME_LEAD).unwrap_or(end));
+            self.congestion.keyframe_at = Some(now);
         }
         if let Some(init) = decision.reset {
             debug!(init, "the bandwidth estimator starts anew");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 mod activity;
+mod congestion;
 mod elsewhere;
 mod interruption;
 mod replays;

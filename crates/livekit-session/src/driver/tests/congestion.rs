@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the driver does about a link that has become too small.
+
+use super::*;
+use crate::congestion::{KEYFRAME_LEAD, Sample};
+
+/// What asked for keyframes because frames were dropped: the tracks, and when the first of them did.
+fn dropped(b: &Bench) -> (Vec<TrackId>, Option<Instant>) {
+    let of_drops = |e: &Event| {
+        matches!(e, Event::KeyframeRequest { reason: KeyframeReason::Dropped, forward: true, .. })
+    };
+    let tracks = b.events().into_iter().filter(of_drops).filter_map(|event| match event {
+        Event::KeyframeRequest { track, .. } => Some(track),
+        _ => None,
+    });
+    let tracks: Vec<_> = tracks.collect();
+    let first = (!tracks.is_empty()).then(|| b.when(of_drops));
+    (tracks, first)
+}
+
+/// Packets begin to wait, and a frame of the first of two tracks becomes too old. Gives the track and who asked for a
+/// keyframe how long after; `None` = the machine stood still, so that this was nothing sudden.
+fn brake(attempt: usize) -> Option<(TrackId, Vec<TrackId>, Duration)> {
+    let short = |config: &mut SessionConfig| {
+        config.max_queue_time = Duration::from_millis(20);
+        config.keyframe_min_interval = Duration::ZERO;
+    };
+    let b = bench_with(&format!("brake{attempt}"), None, vec![Join::Stay], short);
+    let tracks = ["one", "two"].map(|name| b.session.add_track(TrackConfig::new(Codec::H264, name)));
+    b.wait_for("publications", published(2));
+    for track in &tracks {
+        let _ = track.write(idr());
+    }
+    b.wait_for_writes(2);
+    let late = Instant::now();
+    for (rtt, bytes_sent) in [(2, 10_000), (400, 20_000)] {
+        let rtt = Some(Duration::from_millis(rtt));
+        b.script.say(EngineEvent::Network(Sample { estimate: Some(6_000_000), loss: None, rtt, bytes_sent }));
+    }
+    b.script.say(EngineEvent::BandwidthEstimate(1));
+    b.wait_for("the samples", |e| e.iter().any(|e| matches!(e, Event::BandwidthEstimate(_))));
+    let _ = tracks[0].write(delta());
+    let is_over = || b.script.written.load(Ordering::SeqCst) > 2 || !dropped(&b).0.is_empty();
+    b.wait_for("the frame's end", |_| is_over());
+    let (asked, at) = dropped(&b);
+    Some((tracks[0].id(), asked, at?.saturating_duration_since(late)))
+}
+
+#[test]
+fn a_keyframe_for_what_was_dropped_in_a_hold_is_asked_for_at_its_end() {
+    let (track, asked, after) = (0..20).find_map(brake).expect("a brake");
+    assert_eq!(asked, [track], "the other one lost nothing");
+    assert!(after >= Duration::from_millis(250) - KEYFRAME_LEAD, "{after:?}");
+}
