@@ -9,11 +9,11 @@ use super::{
     ARRIVED_KEEP, ARRIVED_MEMORY, ARRIVED_WINDOW, BRAKE_AGAIN, BRAKE_CARRIED, BRAKE_CONFIRM, BRAKE_DELAY,
     BRAKE_GROWTH, BRAKE_HOLD, BRAKE_MAX_HOLD, BRAKE_WINDOW, DELAY_GUARD, DOWN_STEP, DRAIN_DELAY,
     DRAIN_UTILISATION, FREE_LOSS, PANIC_CALM, PANIC_DELAY, PANIC_DROP, PANIC_KEEP, PANIC_LOSS,
-    PANIC_MAX_HOLD, PANIC_MAX_SETTLE, PANIC_SETTLE, PANIC_WINDOW, PROBE_ABOVE_PEAK, PROBE_FAST,
-    PROBE_MAX_LOSS, PROBE_SLOW, PROVEN_MEMORY, RECOVER_BELOW, RECOVER_STEP, RESET_FLOOR, RTT_MEMORY,
-    SAMPLE_INTERVAL, SILENCE, SILENCE_BITS, STUCK_AFTER, STUCK_BAND, STUCK_MAX_DELAY, STUCK_MAX_LOSS,
-    UNDERSHOOT, UNDERSHOOT_AGAIN, UNDERSHOOT_ARRIVED, UNDERSHOOT_KEEP, UNDERSHOOT_LESS, UNDERSHOOT_PAUSE,
-    UP_INTERVAL, UP_STEP, UTILISATION,
+    PANIC_LOSS_ALONE, PANIC_MAX_HOLD, PANIC_MAX_SETTLE, PANIC_SETTLE, PANIC_WINDOW, PROBE_ABOVE_PEAK,
+    PROBE_FAST, PROBE_MAX_LOSS, PROBE_SLOW, PROVEN_MEMORY, RECOVER_BELOW, RECOVER_STEP, RESET_FLOOR,
+    RTT_MEMORY, SAMPLE_INTERVAL, SILENCE, SILENCE_BITS, STUCK_AFTER, STUCK_BAND, STUCK_MAX_DELAY,
+    STUCK_MAX_LOSS, UNDERSHOOT, UNDERSHOOT_AGAIN, UNDERSHOOT_ARRIVED, UNDERSHOOT_KEEP, UNDERSHOOT_LESS,
+    UNDERSHOOT_PAUSE, UP_INTERVAL, UP_STEP, UTILISATION,
 };
 
 /// What the network showed since the last sample.
@@ -238,7 +238,9 @@ impl Controller {
     fn panic(&mut self, now: Instant, view: &View) -> Option<u64> {
         let again = self.panicked.is_none_or(|at| now.saturating_duration_since(at) >= PANIC_WINDOW);
         let collapsed = (view.raw as f64) < PANIC_DROP * view.highest as f64 && view.raw < view.sent;
-        let hurts = view.loss > PANIC_LOSS || view.queueing > PANIC_DELAY;
+        let waits = view.queueing > DELAY_GUARD;
+        let lost = view.loss > if waits { PANIC_LOSS } else { PANIC_LOSS_ALONE };
+        let hurts = lost || view.queueing > PANIC_DELAY;
         let (waited, sent) = self.brake_began;
         let confirmed = self.is_braking(now) && view.queueing > BRAKE_CONFIRM.max(waited + BRAKE_GROWTH);
         // A report needs packets that arrive.

@@ -413,6 +413,16 @@ fn random_loss_is_no_panic() {
 }
 
 #[test]
+fn an_estimate_that_random_loss_makes_fall_is_no_panic() {
+    for (loss, queueing, panics) in [(0.12, 10, 0), (0.12, 50, 1), (0.3, 10, 1)] {
+        let mut f = Feed::new(DEMAND);
+        f.many(30, 6000, 0.05, 2);
+        f.one(1500, loss, queueing);
+        assert_eq!(f.panics(), panics, "{loss} {queueing}");
+    }
+}
+
+#[test]
 fn a_falling_estimate_alone_is_no_panic() {
     let mut f = Feed::new(DEMAND);
     f.many(30, 6000, 0.0, 2);
