@@ -115,6 +115,8 @@ struct Session {
     last_buffer: Instant,
     /// The rest of a picture has to come.
     unfinished: bool,
+    /// The device says so, and it is no guess.
+    tells_ends: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,6 +294,7 @@ impl Encoder {
             end_slot,
             last_buffer: Instant::now(),
             unfinished: false,
+            tells_ends: false,
         });
         Ok((setup, slots))
     }
@@ -520,6 +523,7 @@ impl Encoder {
             end_slot,
             last_buffer: Instant::now(),
             unfinished: false,
+            tells_ends: false,
         });
         Ok(())
     }
@@ -610,7 +614,8 @@ impl Encoder {
 impl Session {
     /// Whether the device has something to give out. Where it does not tell the end of a picture, silence does.
     fn is_busy(&self) -> bool {
-        !self.pending.is_empty() || (self.unfinished && self.last_buffer.elapsed() < QUIET)
+        let rest = self.unfinished && (self.tells_ends || self.last_buffer.elapsed() < QUIET);
+        rest || !self.pending.is_empty()
     }
 
     /// Passes a coded buffer on, and books raw pictures of which the device made nothing.
@@ -623,6 +628,7 @@ impl Session {
             return Verdict::Wait;
         }
         let apart = self.config.slices_apart;
+        self.tells_ends = coded.ends_picture.is_some();
         let end = !apart || coded.ends_picture == Some(true) || coded.last;
         let same = self.last_timestamp == Some(timestamp) && !self.pending.contains_key(&timestamp);
         if apart && same && (self.unfinished || timestamp != 0) {

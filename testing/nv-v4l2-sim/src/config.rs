@@ -46,7 +46,7 @@ pub struct Config {
     pub hang: Option<u64>,
     /// `stop-hangs=no|yes`: whether STREAMOFF takes two seconds.
     pub slow_stop: bool,
-    /// `hold=slices`: `nv_v4l2_sim_hold` holds only the slices of a picture behind its first.
+    /// `hold=slices`: `nv_v4l2_sim_hold` holds only the slices of a picture behind its first, with which its buffer is back.
     pub hold_slices: bool,
     /// `busy=BITRATE+…` (names of the control table): these answer EBUSY while streaming.
     pub busy: Vec<String>,

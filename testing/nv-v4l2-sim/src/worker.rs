@@ -31,7 +31,7 @@ struct Session {
 /// Until the device is closed.
 pub fn run(device: &Device) {
     let mut session: Option<Session> = None;
-    while let Some((item, generation)) = next(device) {
+    while let Some((mut item, generation)) = next(device) {
         if item.end {
             finish(device, &item, generation);
             continue;
@@ -41,7 +41,7 @@ pub fn run(device: &Device) {
         }
         let made = if slices_apart(device) {
             let made = make(device, &mut session, &item, generation);
-            let Some(rest) = begin(device, &item, generation, made) else { continue };
+            let Some(rest) = begin(device, &mut item, generation, made) else { continue };
             rest
         } else {
             if !wait_until(device, item.since + device.config.latency, generation) {
@@ -61,7 +61,7 @@ fn slices_apart(device: &Device) -> bool {
 /// forgotten meanwhile.
 fn begin(
     device: &Device,
-    item: &Queued,
+    item: &mut Queued,
     generation: u64,
     made: Result<Option<Made>, ()>,
 ) -> Option<Result<Option<Made>, ()>> {
@@ -96,6 +96,10 @@ fn begin(
             report::count(&device.config.tag, "keys", 1);
         }
         put(device, &mut state, part, flags, item.time, (made.key && first, false));
+        if device.config.hold_slices {
+            give_back(&mut state, item);
+            item.index = None;
+        }
         drop(state);
         device.changed.notify_all();
         (first, left) = (false, rest);
