@@ -40,6 +40,14 @@ def test_wrong_certificate(stage, tls, port, ca):
     assert stage.server.participants(stage.room) == []
 
 
+def test_wrong_certificate_is_tried_again(stage, tls):
+    """A board without a clock of its own takes every certificate for one that is not valid yet, until it has the time."""
+    publisher = stage.live(sink=f"identity=camera url=wss://localhost:{tls['wrong-name']} tls-ca-file={tls['ca']}")
+    publisher.wait_for("element", "livekit-offline", count=2)
+    assert all("certificate" in m["reason"] for m in publisher.messages("livekit-offline")), publisher.summary()
+    assert not publisher.select("error")
+
+
 @pytest.mark.parametrize("content", [None, "this is no certificate\n"], ids=["missing", "garbage"])
 def test_authority_file_that_can_not_be_used(stage, tls, tmp_path, content):
     path = tmp_path / "authority.pem"
