@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is sent again over a link that loses packets, against a peer that counts what arrives.
+//! A session against a peer over a link that loses packets: what is sent again; and one that sends nonsense.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: a panic is the report")]
 
 mod common;
@@ -23,6 +23,9 @@ const LOSS: u64 = 10;
 /// What came to the peer.
 #[derive(Default)]
 struct Came {
+    /// The peer sends nonsense from now on, and has sent so much.
+    nonsense: AtomicBool,
+    sent: AtomicU64,
     /// Packets are lost from now on.
     lossy: AtomicBool,
     lost: AtomicU64,
@@ -71,7 +74,7 @@ fn peer(offers: &Offers, came: &Came) {
     let local = socket.local_addr().unwrap();
     let mut rtc: Rtc = RtcConfig::new().build(Instant::now());
     rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
-    let (mut rtx, mut buffer) = (Vec::new(), [0; 2048]);
+    let (mut rtx, mut buffer, mut other) = (Vec::new(), [0; 2048], None);
     while rtc.is_alive() {
         match offers.try_recv() {
             Ok((offer, reply)) => {
@@ -87,6 +90,11 @@ fn peer(offers: &Offers, came: &Came) {
             match rtc.poll_output().unwrap() {
                 Output::Timeout(until) => break until,
                 Output::Transmit(transmit) => {
+                    if let Some(other) = other.filter(|_| came.nonsense.load(SeqCst)) {
+                        for datagram in nonsense(&transmit.contents, came.sent.fetch_add(1, SeqCst)) {
+                            let _ = socket.send_to(&datagram, other);
+                        }
+                    }
                     let _ = socket.send_to(&transmit.contents, transmit.destination);
                 }
                 Output::Event(_) => {}
@@ -96,7 +104,7 @@ fn peer(offers: &Offers, came: &Came) {
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_millis(5));
         socket.set_read_timeout(Some(wait)).unwrap();
         match socket.recv_from(&mut buffer) {
-            Ok((length, source)) if came.take(&buffer[..length], &rtx) => {
+            Ok((length, source)) if other.insert(source) == &source && came.take(&buffer[..length], &rtx) => {
                 let datagram = Receive::new(Protocol::Udp, source, local, &buffer[..length]).unwrap();
                 rtc.handle_input(Input::Receive(Instant::now(), datagram)).unwrap();
             }
@@ -104,6 +112,44 @@ fn peer(offers: &Offers, came: &Came) {
         }
         rtc.handle_input(Input::Timeout(Instant::now())).unwrap();
     }
+}
+
+/// What looks like the beginning of each protocol on the socket and goes on wrong, and what is true but for some byte. The
+/// original follows: what is said twice, or is older, is none.
+fn nonsense(datagram: &[u8], number: u64) -> Vec<Vec<u8>> {
+    // STUN, DTLS, RTP, sender and receiver reports, feedback for the transport and for payloads, reports by extension.
+    let kinds = [
+        [0, 1],
+        [1, 1],
+        [20, 254],
+        [22, 254],
+        [23, 254],
+        [128, 96],
+        [128, 200],
+        [129, 201],
+        [143, 205],
+        [129, 206],
+        [128, 207],
+    ];
+    let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut byte = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as u8
+    };
+    let mut all = vec![vec![], vec![byte()], datagram[..datagram.len() / 2].to_vec()];
+    for kind in kinds {
+        let length = 2 + usize::from(byte());
+        let mut made: Vec<u8> = (0..length).map(|_| byte()).collect();
+        made[..2].copy_from_slice(&kind);
+        all.push(made);
+    }
+    let mut changed = datagram.to_vec();
+    let at = usize::from(byte()) % changed.len();
+    changed[at] ^= byte() | 1;
+    all.push(changed);
+    all
 }
 
 /// A picture of three packets.
@@ -119,7 +165,7 @@ fn picture(number: u32) -> Frame {
 }
 
 #[test]
-fn what_is_sent_again_is_counted() {
+fn what_is_sent_again_is_counted_and_nonsense_is_survived() {
     let came = Arc::new(Came::default());
     let (offer, offers) = mpsc::channel();
     let counts = came.clone();
@@ -136,12 +182,14 @@ fn what_is_sent_again_is_counted() {
     let mut config = SessionConfig::new(&url, Credentials::Token("a.b.c".into()));
     (config.connect_timeout, config.max_queue_time, config.reconnect_attempts) = (WAIT, WAIT, Some(0));
     let (tell, news) = mpsc::channel();
+    let ends = Arc::new(AtomicU64::new(0));
+    let ended = ends.clone();
     let session = Session::start(
         config,
-        Arc::new(move |event: Event| {
-            if matches!(event, Event::Published { .. }) {
-                let _ = tell.send(());
-            }
+        Arc::new(move |event: Event| match event {
+            Event::Published { .. } => drop(tell.send(())),
+            Event::Resuming { .. } | Event::Offline { .. } => drop(ended.fetch_add(1, SeqCst)),
+            _ => {}
         }),
     )
     .unwrap();
@@ -174,6 +222,13 @@ fn what_is_sent_again_is_counted() {
     let most = || (arrived(&came.rtx) * 5 / 4 + 10, arrived(&came.rtx_bytes) * 5 / 4 + 15_000);
     send_until("arrivals", &|_| most() >= (all.rtx_packets, 0) && most().1 >= all.rtx_bytes);
     assert!(all.retransmits <= all.rtx_packets - arrived(&came.empty).min(all.rtx_packets), "{all:?}");
+    // Nonsense in between changes nothing: retransmissions are still asked for and sent.
+    came.nonsense.store(true, SeqCst);
+    let again = all.retransmits + 10;
+    send_until("life amid nonsense", &|stats| {
+        stats.retransmits >= again && stats.nack > all.nack && arrived(&came.sent) >= 50
+    });
+    assert_eq!(arrived(&ends), 0, "nothing was lost");
     drop(track);
     session.leave();
     assert!(session.wait_ended(WAIT), "leaving never ends");
