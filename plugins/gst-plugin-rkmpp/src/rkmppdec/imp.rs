@@ -2,7 +2,7 @@
 
 //! Behaviour of the decoder element.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -36,6 +36,8 @@ pub struct RkMppDec {
     pub(super) mpp: Mutex<Option<Mpp>>,
     pub(super) session: Mutex<Option<Session>>,
     pub(super) allocation: Mutex<Allocation>,
+    /// Downstream wants to agree anew. The pad has a flag for that, which the base class takes for itself when it allocates.
+    reconfigure: AtomicBool,
     pub(super) flow: Arc<Flow>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -249,6 +251,13 @@ impl VideoDecoderImpl for RkMppDec {
             _ => {}
         }
         self.parent_sink_event(event)
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::Reconfigure {
+            self.reconfigure.store(true, Ordering::Release);
+        }
+        self.parent_src_event(event)
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
@@ -508,7 +517,8 @@ impl RkMppDec {
             return obj.drop_frame(frame);
         };
 
-        let reconfigure = obj.src_pad().check_reconfigure();
+        let flag = obj.src_pad().check_reconfigure();
+        let reconfigure = self.reconfigure.swap(false, Ordering::AcqRel) || flag;
         let agreed = session.agreement.as_ref().is_some_and(|agreement| {
             // Damaged pictures may lack what others say of their colours.
             agreement.description == description || bad && agreement.description.format == description.format
