@@ -23,6 +23,7 @@ fn each_row_names_tests_that_exist() {
     let places = [
         "tests",
         "src",
+        "../../crates/gst-encoder-glue/src",
         "../../crates/rockchip-mpp/tests",
         "../../crates/rockchip-mpp-sys/tests",
         "../../testing/e2e/tests",
