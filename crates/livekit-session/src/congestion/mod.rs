@@ -15,10 +15,12 @@ mod controller;
 #[cfg(test)]
 mod controller_tests;
 mod queue;
+mod skew;
 
 pub(crate) use allocation::{Allocator, LayerDemand, Share, TrackDemand};
 pub(crate) use controller::{Controller, Demand, Sample};
 pub(crate) use queue::{Dropped, SendQueue};
+pub(crate) use skew::{Lateness, lead};
 
 use std::time::Duration;
 
@@ -175,6 +177,18 @@ const REJOIN_MARGIN: f64 = 1.2;
 const REJOIN_AFTER: Duration = Duration::from_secs(2);
 /// … unless there is this many times what all that is sent then needs: it was only for a moment.
 const REJOIN_AMPLE: u64 = 2;
+
+// ---- Layers that come differently late ----
+
+/// A layer may be ahead of another by this much: the server bears 50 ms.
+const SKEW_ALLOWED: Duration = Duration::from_millis(35);
+/// … and waits no longer than this for it.
+const SKEW_MAX_WAIT: Duration = Duration::from_millis(200);
+/// How late a layer is, its frames of this time show.
+const SKEW_MEMORY: Duration = Duration::from_millis(500);
+/// For this long after a keyframe was asked for, a viewer may be about to change to the layer: the server asks again each
+/// second at least.
+pub(crate) const SKEW_PERIOD: Duration = Duration::from_secs(3);
 
 // ---- The queue before the engine ----
 

@@ -52,7 +52,20 @@ impl<T> SendQueue<T> {
     }
 
     /// Takes a frame of `bytes`; says what had to go for it, the frame itself included.
+    #[cfg(test)]
     pub(crate) fn push(&mut self, now: Instant, frame: T, bytes: usize, keyframe: bool) -> Dropped {
+        self.push_due(now, now, frame, bytes, keyframe)
+    }
+
+    /// Takes a frame of `bytes` that is not to leave before `due`, from when on its age counts.
+    pub(crate) fn push_due(
+        &mut self,
+        now: Instant,
+        due: Instant,
+        frame: T,
+        bytes: usize,
+        keyframe: bool,
+    ) -> Dropped {
         let mut dropped = self.expire(now);
         if keyframe {
             if self.bytes.saturating_add(bytes) > MAX_QUEUE_BYTES {
@@ -70,7 +83,7 @@ impl<T> SendQueue<T> {
             return dropped;
         }
         self.bytes = self.bytes.saturating_add(bytes);
-        self.frames.push_back(Waiting { frame, since: now, bytes, keyframe });
+        self.frames.push_back(Waiting { frame, since: due, bytes, keyframe });
         dropped
     }
 
@@ -122,7 +135,7 @@ impl<T> SendQueue<T> {
         self.drop_range(0, self.frames.len())
     }
 
-    /// Since when the next frame waits.
+    /// Since when the next frame waits, or when it is due.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.frames.front().map(|w| w.since)
     }

@@ -12,7 +12,7 @@ use super::track::{LayerState, TrackState};
 use crate::config::LayerConfig;
 use crate::congestion::{
     Allocator, Controller, Dropped, ENGINE_QUEUE, KEYFRAME_LEAD, LayerDemand, PACING_FACTOR, Sample, Share,
-    TrackDemand,
+    TrackDemand, lead,
 };
 use crate::engine::MediaEngine;
 use crate::error::Error;
@@ -88,6 +88,19 @@ impl TrackState {
         TrackDemand { track: id, priority: self.config.priority, layers }
     }
 
+    /// How long a frame has to wait for those of layers that a viewer may be about to change to.
+    fn lead(&self, index: usize, now: Instant, captured_at: Instant) -> Duration {
+        // What is sent again goes by times of its own.
+        if self.layers.len() < 2 || self.layers.iter().any(|layer| layer.keyframes.caching()) {
+            return Duration::ZERO;
+        }
+        let others = self.layers.iter().enumerate().filter(|(i, layer)| {
+            *i != index && layer.keyframes.is_asked_for(now) && self.activity.idle(*i).is_none()
+        });
+        let latest = others.filter_map(|(_, layer)| layer.lateness.most(now)).max();
+        latest.map_or(Duration::ZERO, |other| lead(now.saturating_duration_since(captured_at), other))
+    }
+
     /// When frames that wait have become too old.
     pub(super) fn expires_at(&self) -> Option<Instant> {
         self.layers.iter().filter_map(|layer| layer.queue.expires_at()).min()
@@ -128,7 +141,10 @@ impl Driver {
             shared.counters.retract(1, u64::from(keyframe), bytes as u64, DropReason::QueueFull);
             return Ok(());
         }
-        let dropped = layer.queue.push(now, frame, bytes, keyframe);
+        layer.lateness.note(now, frame.captured_at);
+        let due = now + track.lead(index, now, frame.captured_at);
+        let Some(layer) = track.layers.get_mut(index) else { return Ok(()) };
+        let dropped = layer.queue.push_due(now, due, frame, bytes, keyframe);
         self.dropped(id, index, dropped);
         self.feed(engine)
     }
@@ -153,7 +169,11 @@ impl Driver {
         }
         let rate = self.congestion.estimate.unwrap_or(FIRST_ESTIMATE) as f64 * PACING_FACTOR / 8.0;
         let room = rate * ENGINE_QUEUE.as_secs_f64();
-        while let Some((id, index)) = self.oldest() {
+        while let Some((since, id, index)) = self.oldest() {
+            if since > now {
+                self.congestion.feed_at = Some(since);
+                return Ok(());
+            }
             let queued = engine.queued_bytes() as f64;
             if queued >= room {
                 let pause = Duration::from_secs_f64(((queued - room) / rate.max(1.0)).clamp(0.0, 1.0));
@@ -218,14 +238,13 @@ impl Driver {
         self.tracks.iter().flat_map(layers).collect()
     }
 
-    /// The layer whose next frame has waited longest.
-    fn oldest(&self) -> Option<(TrackId, usize)> {
+    /// The layer whose next frame has waited longest, and since when.
+    fn oldest(&self) -> Option<(Instant, TrackId, usize)> {
         let since = |id: TrackId, track: &TrackState| {
             let since = track.layers.iter().enumerate().filter_map(|(i, l)| Some((l.queue.oldest()?, i)));
             since.min().map(|(at, index)| (at, id, index))
         };
-        let oldest = self.tracks.iter().filter_map(|(id, track)| since(*id, track)).min()?;
-        Some((oldest.1, oldest.2))
+        self.tracks.iter().filter_map(|(id, track)| since(*id, track)).min()
     }
 
     /// Counts what was dropped, and asks for a keyframe if it is time to.

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::track::TrackState;
 use super::{Driver, TIMELINE_LEAD};
 use crate::config::Codec;
-use crate::congestion::REPLAY_PATIENCE;
+use crate::congestion::{REPLAY_PATIENCE, SKEW_PERIOD};
 use crate::engine::MediaEngine;
 use crate::error::Error;
 use crate::event::{Event, KeyframeReason, TrackId};
@@ -33,6 +33,8 @@ pub(super) struct Keyframes {
     throttle: ReplayThrottle,
     /// The frame that was sent (or, outside the room, kept) last, and when.
     last: Option<(LastSent, Instant)>,
+    /// When somebody else asked for a keyframe last.
+    asked: Option<Instant>,
     /// A request that was folded was reported since the last one that was forwarded.
     told_folded: bool,
     /// An encoder that ignores requests was reported.
@@ -51,6 +53,7 @@ impl Keyframes {
             cache: GopCache::new(&config),
             throttle: ReplayThrottle::new(min_interval),
             last: None,
+            asked: None,
             told_folded: false,
             told_ignored: false,
             told_too_long: false,
@@ -64,6 +67,11 @@ impl Keyframes {
             GopCacheMode::Auto => self.gate.ignores(),
             GopCacheMode::Off => false,
         }
+    }
+
+    /// Whether a viewer may be about to begin with this layer.
+    pub(super) fn is_asked_for(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|at| now.saturating_duration_since(at) < SKEW_PERIOD)
     }
 
     pub(super) fn configure(&mut self, config: GopCacheConfig) {
@@ -163,7 +171,9 @@ impl Driver {
     /// Somebody wants a keyframe of a layer.
     pub(super) fn want_keyframe(&mut self, id: TrackId, index: usize, reason: KeyframeReason) {
         let Some(layer) = self.video_layer(id, index) else { return };
-        if reason == KeyframeReason::Dropped {
+        if reason != KeyframeReason::Dropped {
+            layer.asked = Some(Instant::now());
+        } else {
             // Whatever made us drop frames would not let a replay through either.
             layer.lost();
         }

@@ -10,7 +10,7 @@ use super::activity::{Activity, Idle};
 use super::congestion::Meter;
 use super::keyframes::Keyframes;
 use crate::config::TrackConfig;
-use crate::congestion::SendQueue;
+use crate::congestion::{Lateness, SendQueue};
 use crate::engine::EngineTrackStats;
 use crate::event::{Event, Target, TargetReason, TrackId};
 use crate::frame::{DropReason, Frame};
@@ -45,6 +45,7 @@ pub(super) struct LayerState {
     pub(super) prime: Option<Frame>,
     /// Frames that wait for the engine.
     pub(super) queue: SendQueue<Frame>,
+    pub(super) lateness: Lateness,
     pub(super) meter: Meter,
     /// What the encoder was told last.
     pub(super) told: Option<Target>,
@@ -87,6 +88,7 @@ impl TrackState {
             first_frame: None,
             prime: None,
             queue: SendQueue::new(max_queue_time),
+            lateness: Lateness::default(),
             meter: Meter::default(),
             told: None,
             congested: false,

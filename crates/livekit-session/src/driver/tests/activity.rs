@@ -7,7 +7,7 @@ use crate::config::LayerConfig;
 use crate::driver::activity::SILENCE;
 use crate::event::{Quality, TargetReason};
 
-fn simulcast() -> TrackConfig {
+pub(super) fn simulcast() -> TrackConfig {
     let mut config = TrackConfig::new(Codec::H264, "v");
     let layer = |width: u32| LayerConfig {
         width,
@@ -19,7 +19,7 @@ fn simulcast() -> TrackConfig {
     config
 }
 
-fn subscribed(track: TrackId, up_to: Option<Quality>) -> EngineEvent {
+pub(super) fn subscribed(track: TrackId, up_to: Option<Quality>) -> EngineEvent {
     let all = [Quality::Low, Quality::Medium, Quality::High];
     let qualities = all.map(|q| (q, up_to.is_some_and(|max| q <= max))).into();
     EngineEvent::SubscribedQuality { track, qualities }

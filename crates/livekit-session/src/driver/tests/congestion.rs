@@ -2,6 +2,7 @@
 
 //! What the driver does about a link that has become too small.
 
+use super::activity::simulcast;
 use super::*;
 use crate::congestion::{KEYFRAME_LEAD, Sample};
 
@@ -52,4 +53,33 @@ fn a_keyframe_for_what_was_dropped_in_a_hold_is_asked_for_at_its_end() {
     let (track, asked, after) = (0..20).find_map(brake).expect("a brake");
     assert_eq!(asked, [track], "the other one lost nothing");
     assert!(after >= Duration::from_millis(250) - KEYFRAME_LEAD, "{after:?}");
+}
+
+#[test]
+fn a_faster_layer_waits_for_a_slower_that_a_viewer_may_change_to() {
+    let b = bench("skew", None, vec![Join::Stay]);
+    let track = b.session.add_track(simulcast());
+    b.wait_for("publication", published(1));
+    let late = |by: u64, frame: Frame| Frame {
+        captured_at: Instant::now().checked_sub(Duration::from_millis(by)).unwrap(),
+        ..frame
+    };
+    // All are asked for at the start. Nothing waits for what has not come.
+    let _ = track.write_layer(0, late(0, idr()));
+    b.wait_for_writes(1);
+    let _ = track.write_layer(2, late(100_000, idr()));
+    b.wait_for_writes(2);
+    // The large layer's frames take for ever: the others wait for as long as they may. (Once more where the machine stood
+    // still for so long that nothing is known of the large layer any more.)
+    let waits = |attempt: usize| {
+        let begin = Instant::now();
+        let _ = track.write_layer(2, late(100_000, delta()));
+        let _ = track.write_layer(1, late(0, idr()));
+        b.wait_for_writes(4 + 2 * attempt);
+        let written = b.script.written_at.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = |layer| b.script.layers().iter().rposition(|l| *l == layer).unwrap();
+        assert!(written[last(2)] < written[last(1)], "what is late does not wait");
+        written[last(1)] - begin >= Duration::from_millis(200)
+    };
+    assert!((0..20).any(waits));
 }
