@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{
-    CATCH_UP_ABOVE, DEFAULT_LAYER_MIN, DEFAULT_MAX, DOWN_STEP, Demand, FLOOR, OBSERVED_HEADROOM,
+    CATCH_UP_ABOVE, DEFAULT_LAYER_MIN, DEFAULT_MAX, DIP_MEMORY, DOWN_STEP, Demand, FLOOR, OBSERVED_HEADROOM,
     RECOVER_STEP, REJOIN_AFTER, REJOIN_AMPLE, REJOIN_MARGIN, REPLAY_HEADROOM, UP_INTERVAL, UP_STEP,
 };
 use crate::event::TrackId;
@@ -76,6 +76,8 @@ impl LayerDemand {
 #[derive(Debug, Default)]
 pub(crate) struct Allocator {
     told: BTreeMap<(TrackId, usize), (u32, Instant)>,
+    /// What was told before it became less, and when that was.
+    dipped: BTreeMap<(TrackId, usize), (u32, Instant)>,
     dropped: BTreeMap<(TrackId, usize), Instant>,
 }
 
@@ -137,6 +139,7 @@ impl Allocator {
     /// Forgets a track.
     pub(crate) fn forget(&mut self, track: TrackId) {
         self.told.retain(|(t, _), _| *t != track);
+        self.dipped.retain(|(t, _), _| *t != track);
         self.dropped.retain(|(t, _), _| *t != track);
     }
 
@@ -188,8 +191,16 @@ impl Allocator {
             None => share,
             Some(&(told, at)) => {
                 let elapsed = now.saturating_duration_since(at);
+                let dip =
+                    self.dipped.get(&key).filter(|(_, at)| now.saturating_duration_since(*at) < DIP_MEMORY);
+                let before = dip.map_or(0, |(before, _)| share.min(*before));
                 if share < scaled(told, DOWN_STEP) || told > ceiling {
+                    if dip.is_none() {
+                        self.dipped.insert(key, (told, now));
+                    }
                     share
+                } else if before > scaled(told, 2.0 - DOWN_STEP) {
+                    before
                 } else if share > told
                     && elapsed >= UP_INTERVAL
                     && (share == ceiling || share > scaled(told, 2.0 - DOWN_STEP))
@@ -390,12 +401,26 @@ mod tests {
         assert_eq!(at(0, 2000), 2000);
         assert_eq!(at(100, 1950), 2000, "less than 3 % is not worth telling");
         assert_eq!(at(200, 1000), 1000);
-        assert_eq!(at(300, 1400), 1000, "not yet");
-        assert_eq!(at(450, 1400), 1100);
-        assert_eq!(at(700, 1120), 1100);
-        assert_eq!(at(800, 1150), 1150);
-        assert_eq!(at(5000, 1600), 1392, "a long pause makes no giant step");
-        assert_eq!(at(5250, 9000), 1739, "far from its share a layer goes faster");
+        assert_eq!(at(1300, 1010), 1000);
+        assert_eq!(at(1350, 1040), 1040);
+        assert_eq!(at(1500, 1400), 1040, "not yet");
+        assert_eq!(at(1600, 1400), 1144);
+        assert_eq!(at(1850, 1160), 1144);
+        assert_eq!(at(1950, 1196), 1196);
+        assert_eq!(at(5000, 1600), 1447, "a long pause makes no giant step");
+        assert_eq!(at(5250, 9000), 1809, "far from its share a layer goes faster");
+    }
+
+    #[test]
+    fn a_dip_that_is_taken_back_is_undone_at_once() {
+        let one = [track(1, 1, &[layer(30, 2500)])];
+        let mut a = Allocator::default();
+        let t = Instant::now();
+        let mut at = |ms: u32, total: u64| kbit(&a.allocate(t + ms * MS, Some(total * 1000), &one))[0][0];
+        assert_eq!((at(0, 1000), at(100, 500), at(200, 50)), (1000, 500, 50));
+        assert_eq!(at(300, 800), 800);
+        assert_eq!(at(400, 1500), 1000, "but not to more than before");
+        assert_eq!((at(3000, 100), at(4100, 900)), (100, 156), "nor after a while");
     }
 
     #[test]

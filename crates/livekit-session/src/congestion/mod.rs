@@ -171,6 +171,8 @@ const FLOOR: u32 = 30_000;
 /// Minimum of a layer above the lowest, if `min-bitrate` is unset: this part of its maximum. With less, the layer
 /// below looks better.
 const DEFAULT_LAYER_MIN: f64 = 0.25;
+/// What was told to a layer within this time is told again at once: the estimate that was lower in between was wrong.
+const DIP_MEMORY: Duration = Duration::from_secs(1);
 /// A layer that was dropped comes back when its minimum fits with this to spare …
 const REJOIN_MARGIN: f64 = 1.2;
 /// … and not before this time.

@@ -39,8 +39,9 @@ fn brake(attempt: usize) -> Option<(TrackId, Vec<TrackId>, Duration)> {
         let rtt = Some(Duration::from_millis(rtt));
         b.script.say(EngineEvent::Network(Sample { estimate: Some(6_000_000), loss: None, rtt, bytes_sent }));
     }
-    b.script.say(EngineEvent::BandwidthEstimate(1));
-    b.wait_for("the samples", |e| e.iter().any(|e| matches!(e, Event::BandwidthEstimate(_))));
+    let last = 9_000_000;
+    b.script.say(EngineEvent::BandwidthEstimate(last));
+    b.wait_for("the samples", |e| e.iter().any(|e| matches!(e, Event::BandwidthEstimate(at) if *at == last)));
     let _ = tracks[0].write(delta());
     let is_over = || b.script.written.load(Ordering::SeqCst) > 2 || !dropped(&b).0.is_empty();
     b.wait_for("the frame's end", |_| is_over());

@@ -16,11 +16,12 @@ use crate::engine::{EngineEvent, TransportStats};
 
 /// How often what changes slowly is reported.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
-/// str0m's own measures of what it keeps for retransmission (its defaults): packets, age, and the part of what is
-/// sent that retransmissions may be.
+/// What is kept for retransmission, packets and age: str0m's own measures.
 const RTX_PACKETS: usize = 2000;
 const RTX_AGE: Duration = Duration::from_secs(3);
-const RTX_RATIO: f32 = 0.15;
+/// The part of a second's bytes that retransmissions may be, once the path has been congested. With str0m's own 0.15 a
+/// stream that had to become small forgets what is missing of its keyframe, and the viewer waits for three seconds.
+const RTX_RATIO: f32 = 0.5;
 /// Before the driver says what is wanted: a track without a known limit has the estimator look for this.
 const DEFAULT_DESIRED: u64 = 2_500_000;
 const AUDIO_DESIRED: u64 = 64_000;
