@@ -441,7 +441,7 @@ impl Encoder {
         }
         if session.drain == Drain::Asked {
             // Drivers without LAST say so by an event, or not at all.
-            let silent = session.pending.is_empty() && session.last_buffer.elapsed() >= QUIET;
+            let silent = !session.is_busy() && session.last_buffer.elapsed() >= QUIET;
             if ended || silent || (event && session.pending.is_empty()) {
                 session.finish_drain(out);
             }
@@ -622,6 +622,7 @@ impl Session {
     fn take(&mut self, coded: Coded, out: &mut Vec<Out>) -> Verdict {
         let timestamp = coded.timestamp;
         if coded.error {
+            self.unfinished = false;
             if let Some(number) = self.pending.remove(&timestamp) {
                 out.push(Out::Lost { number });
             }

@@ -550,7 +550,6 @@ fn words(bytes: &[u8]) -> String {
     Vec::from(words).join(" ")
 }
 
-/// Bytes at an address that may be none: the call answers EFAULT where NVIDIA's library would crash.
 /// What METADATA (reference §2.5) leads to: four pointers, the third to the description of a packet, and a buffer's number.
 pub fn read_metadata(device: &Device, address: u64) -> Answer {
     let bytes = read_memory(address, 36)?;
@@ -563,6 +562,7 @@ pub fn read_metadata(device: &Device, address: u64) -> Answer {
     write_memory(number(16, 8), &[key.into(), end.into()])
 }
 
+/// Bytes at an address that may be none: the call answers EFAULT where NVIDIA's library would crash.
 fn read_memory(address: u64, length: usize) -> Result<Vec<u8>, i32> {
     let mut copy = vec![0_u8; length];
     transfer(address, &mut copy, false)?;

@@ -69,6 +69,8 @@ pub(crate) struct Controller {
     /// When reports came, and what had been sent when the last packet left that they speak of.
     arrived: VecDeque<(Instant, u64)>,
     rtt: Option<Duration>,
+    /// When the last report came.
+    heard: Option<Instant>,
     rtts: MinRtt,
     target: Option<f64>,
     target_at: Option<Instant>,
@@ -160,7 +162,11 @@ impl Controller {
             self.rtts.add(now, rtt);
             // No two reports show the same to the nanosecond.
             if self.rtt.replace(rtt) != Some(rtt) {
-                self.arrived.push_back((now, self.sent_until(now.checked_sub(rtt).unwrap_or(now))));
+                self.heard = Some(now);
+                // Of what was sent longer ago than that nothing is known.
+                let left =
+                    now.checked_sub(rtt).filter(|left| self.sent.front().is_some_and(|(at, _)| at <= left));
+                self.arrived.extend(left.map(|left| (now, self.sent_until(left))));
                 while self.arrived.front().is_some_and(|(at, _)| now - *at > ARRIVED_MEMORY) {
                     self.arrived.pop_front();
                 }
@@ -206,7 +212,14 @@ impl Controller {
 
     /// For how long there has been no report.
     fn silence(&self, now: Instant) -> Duration {
-        self.arrived.back().map_or(Duration::ZERO, |(at, _)| now - *at)
+        self.heard.map_or(Duration::ZERO, |at| now - at)
+    }
+
+    /// Bits that were sent and not reported on.
+    fn unreported(&self) -> f64 {
+        let (sent, reported) = (self.sent.back(), self.arrived.back());
+        sent.zip(reported)
+            .map_or(0.0, |((_, sent), (_, reported))| sent.saturating_sub(*reported) as f64 * 8.0)
     }
 
     /// Since when nothing is sent.
@@ -245,7 +258,7 @@ impl Controller {
         let confirmed = self.is_braking(now) && view.queueing > BRAKE_CONFIRM.max(waited + BRAKE_GROWTH);
         // A report needs packets that arrive.
         let silence = self.held_since(now).map_or(Duration::ZERO, |begin| self.silence(now).min(now - begin));
-        let silent = silence >= SILENCE && view.queueing > BRAKE_CONFIRM;
+        let silent = silence >= SILENCE && view.queueing > BRAKE_CONFIRM && self.unreported() >= SILENCE_BITS;
         let least_packets = if silent { SILENCE_BITS / silence.as_secs_f64() } else { f64::INFINITY };
         // A loss-based estimate may have fallen far too low.
         let arrived = view.sent as f64 * f64::from(1.0 - view.loss.clamp(0.0, 1.0));
@@ -266,7 +279,7 @@ impl Controller {
 
     /// What to start the estimator with, if it fell far below what has just been carried.
     fn undershot(&mut self, now: Instant, view: &View) -> Option<u64> {
-        let free = view.queueing < STUCK_MAX_DELAY && view.loss < FREE_LOSS;
+        let free = view.is_free();
         self.proven = self.proven.filter(|(_, at)| now.saturating_duration_since(*at) < PROVEN_MEMORY);
         let flowed = view.sent.min(view.raw);
         if free && self.proven.is_none_or(|(most, _)| flowed >= most) {
@@ -301,7 +314,7 @@ impl Controller {
         if view.loss > PROBE_MAX_LOSS {
             return (0.0, 0.0);
         }
-        let proven = self.proven.filter(|_| view.queueing < DRAIN_DELAY).map_or(0, |(most, _)| most);
+        let proven = self.proven.filter(|_| view.is_free()).map_or(0, |(most, _)| most);
         let arrived = view.arrived.map_or(0.0, |arrived| arrived as f64);
         let low = (view.raw as f64) < UNDERSHOOT_ARRIVED * arrived;
         (UNDERSHOOT * proven as f64, if low { ARRIVED_KEEP * arrived } else { 0.0 })
@@ -425,6 +438,13 @@ struct View {
     sent: u64,
     /// Bit/s that came through, without what was lost.
     arrived: Option<u64>,
+}
+
+impl View {
+    /// Packets hardly wait, and hardly any is lost.
+    fn is_free(&self) -> bool {
+        self.queueing < STUCK_MAX_DELAY && self.loss < FREE_LOSS
+    }
 }
 
 /// The shortest round trip of the last [`RTT_MEMORY`], remembered in two halves.

@@ -85,8 +85,9 @@ const BRAKE_GROWTH: Duration = Duration::from_millis(50);
 const BRAKE_CARRIED: f64 = 0.6;
 /// Not again before this time.
 const BRAKE_AGAIN: Duration = Duration::from_secs(3);
-/// No report for this long after packets waited so long means panic too: LiveKit's server sends one for every twenty
-/// packets (and not more than ten a second), so the link carries less than those in that time, in bits.
+/// No report for this long after packets waited so long means panic too, if so many bits were sent that there has to be
+/// one: LiveKit's server sends one for every twenty packets (and not more than ten a second), so the link carries less
+/// than those in that time.
 const SILENCE: Duration = Duration::from_millis(250);
 const SILENCE_BITS: f64 = 20.0 * 1200.0 * 8.0;
 
@@ -131,7 +132,7 @@ const STUCK_MAX_DELAY: Duration = Duration::from_millis(30);
 // ---- Undershoot: the estimator fell far below what the path carries ----
 
 /// An estimate below this part of what went out within [`PROVEN_MEMORY`] without waiting or loss is not believed while
-/// packets hardly wait, …
+/// packets hardly wait, and hardly any is lost, …
 const UNDERSHOOT: f64 = 0.6;
 const PROVEN_MEMORY: Duration = Duration::from_secs(5);
 /// … and never one below this part of what arrives, as measured over the time after that.

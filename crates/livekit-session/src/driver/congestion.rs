@@ -261,7 +261,7 @@ impl Driver {
         match self.congestion.hold {
             _ if !dropped.want_keyframe => {}
             Some(hold) if Instant::now() < hold => {
-                self.congestion.keyframe_at.get_or_insert(hold);
+                self.congestion.keyframe_at.get_or_insert_with(Instant::now);
             }
             _ => self.want_keyframe(id, index, KeyframeReason::Dropped),
         }

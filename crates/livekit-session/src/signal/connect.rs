@@ -64,6 +64,7 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
 ) -> io::Result<T> {
     let mut running = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    let mut no_way = false;
     for (number, address) in addresses.iter().cycle().enumerate() {
         let alike = |source: &&IpAddr| source.is_ipv4() == address.is_ipv4() && !address.ip().is_loopback();
         let sources = || sources.iter().filter(alike);
@@ -74,6 +75,7 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
             }
         }
         let first_round = number + 1 < addresses.len();
+        let second_round = !first_round && number + 1 < 2 * addresses.len();
         let pause = tokio::time::sleep(if first_round { pace.address } else { pace.round });
         tokio::pin!(pause);
         loop {
@@ -81,14 +83,15 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
                 Some(made) = running.next() => match made {
                     Ok(stream) => return Ok(stream),
                     Err(error) => {
+                        no_way |= has_no_way(&error) && sources().count() > 0;
                         last = error;
                         // The next address at once; after the last one, what is still under way.
                         if first_round {
                             break;
                         }
                         if running.is_empty() {
-                            let another_way = number < addresses.len() && has_no_way(&last) && sources().count() > 0;
-                            if another_way {
+                            // There may be a way from elsewhere to one of them.
+                            if no_way && second_round {
                                 break;
                             }
                             return Err(last);
@@ -261,6 +264,30 @@ mod tests {
             let error = tokio::time::timeout(Duration::from_secs(60), answer).await.unwrap().unwrap_err();
             assert_eq!((error.kind(), tries.load(Ordering::Relaxed)), (kind, 1));
         }
+    }
+
+    #[tokio::test]
+    async fn without_a_route_each_of_several_addresses_is_tried_from_the_other_interfaces() {
+        const SLOW: Pace = Pace { address: Duration::from_secs(600), round: Duration::from_secs(600) };
+        let connect = |from: Option<IpAddr>, to: SocketAddr| async move {
+            from.map(|_| to).ok_or(io::Error::from(io::ErrorKind::NetworkUnreachable))
+        };
+        let other = SocketAddr::from((std::net::Ipv6Addr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]), 80));
+        // The only other interface has no address of the other family.
+        for to in [[other, address(1)], [address(1), other]] {
+            let from = [source(1)];
+            let answer = race(&to, &from, SLOW, connect);
+            let made = tokio::time::timeout(Duration::from_secs(60), answer).await.unwrap();
+            assert_eq!(made.unwrap(), address(1), "{to:?}");
+        }
+        let tries = AtomicUsize::new(0);
+        let (to, from) = ([other, address(1)], [source(1)]);
+        let answer = race(&to, &from, SLOW, |_, _| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            async { Err::<(), _>(io::Error::from(io::ErrorKind::NetworkUnreachable)) }
+        });
+        tokio::time::timeout(Duration::from_secs(60), answer).await.unwrap().unwrap_err();
+        assert_eq!(tries.load(Ordering::Relaxed), 5, "both, both again, and one from elsewhere");
     }
 
     fn loopback() -> SocketAddr {

@@ -37,7 +37,7 @@ after(async () => {
 });
 
 // The end is only a backstop here: every test that starts a demo ends it by a signal.
-const start = () => { demo = new Demo(['--test-source', '--port', String(port), '--duration', '400', '--away', '100'], { tmp }); };
+const start = () => { demo = new Demo(['--test-source', '--port', String(port), '--duration', '900', '--away', '600'], { tmp }); };
 
 async function playing() {
   await eventually('a playing video', 60, () => page.evaluate(() => {
@@ -146,7 +146,7 @@ test('the network goes away and comes back, and so does the picture', { timeout:
   const says = (words) => eventually(String(words), 60, () => words.test(demo.output)).catch((error) => assert.fail(`${error.message}:\n${demo.output}`));
   const shown = () => page.evaluate(() => document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames);
   demo.enter();
-  await says(/The network is away for 100 s/);
+  await says(/The network is away for 600 s/);
   await eventually('a picture that stands still', 60, async () => {
     const before = await shown();
     await page.waitForTimeout(1000);

@@ -214,6 +214,8 @@ impl RkMppDec {
             gst::info!(CAT, imp = self, "opening the decoder again, compressed: {}", session.compressed);
             self.open_again(&mut session)
                 .map_err(|error| restarts::closed(&*obj, "decoder", "for other caps", &error))?;
+            // What was agreed on, downstream has just refused: also where the decoder gives the same again.
+            session.agreement = None;
             *lock(&self.session) = Some(session);
             // Only numbers and packets: who has a frame keeps its buffer from being written to.
             let pending: Vec<_> = obj

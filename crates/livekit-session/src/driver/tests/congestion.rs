@@ -73,6 +73,9 @@ fn a_faster_layer_waits_for_a_slower_that_a_viewer_may_change_to() {
     // The large layer's frames take for ever: the others wait for as long as they may. (Once more where the machine stood
     // still for so long that nothing is known of the large layer any more.)
     let waits = |attempt: usize| {
+        // Asked for now, should that of the start be long ago.
+        let (track_id, reason) = (track.id(), KeyframeReason::Pli);
+        b.script.say(EngineEvent::KeyframeRequest { track: track_id, layer: 2, reason });
         let begin = Instant::now();
         let _ = track.write_layer(2, late(100_000, delta()));
         let _ = track.write_layer(1, late(0, idr()));
