@@ -14,14 +14,17 @@ IDLE_LIMIT = 7 * 4
 CHANGE_LIMIT = 1.0 * 4
 
 
-def branch(n, size, gop=300):
+def branch(n, size, gop=300, keeps=0):
+    """`keeps`: its encoder keeps so many frames before it gives out the first."""
     encoder = ENCODER.format(gop=gop).replace("name=enc", f"name=enc{n}")
+    if keeps:
+        encoder = encoder.replace("tune=zerolatency", f"bframes=0 rc-lookahead={keeps} sync-lookahead=0 sliced-threads=true")
     return f"source. ! queue name=queue{n} ! videoscale ! video/x-raw,width={size[0]},height={size[1]} ! {encoder} ! sink.video_{n}"
 
 
-def simulcast(stage, sizes, properties="", **kw):
+def simulcast(stage, sizes, properties="", keeps={}, **kw):
     tracks = " ".join(f"{pad}::track=front" for pad in sizes)
-    branches = " ".join(branch(n, size) for n, size in enumerate(sizes.values()))
+    branches = " ".join(branch(n, size, keeps=keeps.get(n, 0)) for n, size in enumerate(sizes.values()))
     pipeline = f"appsrc name=stamp ! tee name=source livekitsink name=sink identity=camera {tracks} {properties} {branches}"
     return stage.publish(pipeline, sources={"stamp": {"fps": 20}}, keyunit=[f"enc{n}" for n in range(len(sizes))], **kw)
 
@@ -112,6 +115,17 @@ def test_two_layers(stage):
     wait_until(lambda: width(feed) == 640, PATIENCE, lambda: f"the larger layer; it is {width(feed)}")
     ask(viewer, feed, LOW)
     wait_until(lambda: width(feed) == 160, CHANGE_LIMIT, lambda: f"the smaller layer; it is {width(feed)}")
+
+
+def test_a_layer_whose_encoder_is_slower_is_changed_to(stage):
+    """The server begins with a keyframe only if that is less than 50 ms older than what the viewer got last."""
+    viewer = stage.view()
+    publisher = simulcast(stage, {"video_0": (160, 90), "video_1": (640, 360)}, keeps={1: 3})
+    feed = viewer.wait_video(frames=20)
+    wait_until(lambda: width(feed) == 640, PATIENCE, lambda: f"the larger layer; it is {width(feed)}; {publisher.summary()}")
+    for quality, wanted in ((LOW, 160), (HIGH, 640)):
+        ask(viewer, feed, quality)
+        wait_until(lambda: width(feed) == wanted, PATIENCE, lambda: f"the layer of {wanted}; it is {width(feed)}; {publisher.summary()}")
 
 
 def test_a_group_of_one_is_a_plain_track(stage):
