@@ -210,11 +210,6 @@ impl Controller {
         Some((rate * f64::from(1.0 - loss.clamp(0.0, 1.0))) as u64)
     }
 
-    /// For how long there has been no report.
-    fn silence(&self, now: Instant) -> Duration {
-        self.heard.map_or(Duration::ZERO, |at| now - at)
-    }
-
     /// Bits that were sent and not reported on.
     fn unreported(&self) -> f64 {
         let (sent, reported) = (self.sent.back(), self.arrived.back());
@@ -256,8 +251,9 @@ impl Controller {
         let hurts = lost || view.queueing > PANIC_DELAY;
         let (waited, sent) = self.brake_began;
         let confirmed = self.is_braking(now) && view.queueing > BRAKE_CONFIRM.max(waited + BRAKE_GROWTH);
-        // A report needs packets that arrive.
-        let silence = self.held_since(now).map_or(Duration::ZERO, |begin| self.silence(now).min(now - begin));
+        // A report needs packets that arrive. (After one of what was sent last there is nothing to report.)
+        let unheard = self.held_since(now).filter(|begin| self.heard.is_some_and(|heard| heard <= *begin));
+        let silence = unheard.map_or(Duration::ZERO, |begin| now - begin);
         let silent = silence >= SILENCE && view.queueing > BRAKE_CONFIRM && self.unreported() >= SILENCE_BITS;
         let least_packets = if silent { SILENCE_BITS / silence.as_secs_f64() } else { f64::INFINITY };
         // A loss-based estimate may have fallen far too low.

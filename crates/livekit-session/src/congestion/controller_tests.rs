@@ -230,6 +230,17 @@ fn silence_after_less_than_twenty_packets_is_no_panic() {
 }
 
 #[test]
+fn silence_after_a_report_in_the_hold_is_no_panic() {
+    let mut f = Feed::new(DEMAND);
+    f.many(30, 6000, 0.0, 2);
+    f.one(6000, 0.0, 230);
+    f.one(6000, 0.0, 225);
+    f.heard = false;
+    f.many(6, 6000, 0.0, 225);
+    assert_eq!(f.panics(), 0, "all that was sent may have come");
+}
+
+#[test]
 fn silence_alone_is_no_panic() {
     for queueing in [2, 150] {
         let mut f = Feed::new(DEMAND);

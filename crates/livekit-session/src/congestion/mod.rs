@@ -85,7 +85,7 @@ const BRAKE_GROWTH: Duration = Duration::from_millis(50);
 const BRAKE_CARRIED: f64 = 0.6;
 /// Not again before this time.
 const BRAKE_AGAIN: Duration = Duration::from_secs(3);
-/// No report for this long after packets waited so long means panic too, if so many bits were sent that there has to be
+/// No report for this long since the brake began means panic too, if so many bits were sent that there has to be
 /// one: LiveKit's server sends one for every twenty packets (and not more than ten a second), so the link carries less
 /// than those in that time.
 const SILENCE: Duration = Duration::from_millis(250);
