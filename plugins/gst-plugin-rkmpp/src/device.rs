@@ -2,11 +2,12 @@
 
 //! Is there a library, a device, a permission? Looked at only to explain a failure, and for the rank.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use rockchip_mpp::Error;
+use rockchip_mpp::{Error, Mpp};
 
 /// Where the kernel's driver is.
 pub(crate) const NODE: &str = "/dev/mpp_service";
@@ -15,6 +16,24 @@ const HEAPS: &str = "/dev/dma_heap";
 /// Whether this looks like a board with the driver. No more than a glance.
 pub(crate) fn node_exists() -> bool {
     Path::new(NODE).exists()
+}
+
+/// The library, if it opens any of these codecs; else why it does not open the first.
+pub(crate) fn open<C>(
+    path: Option<&OsStr>,
+    codecs: impl IntoIterator<Item = C>,
+    opens: impl Fn(Mpp, C) -> Result<(), Error>,
+) -> Result<Mpp, Error> {
+    let mpp = Mpp::load(path)?;
+    // A codec may be missing, but not all of them.
+    let mut first = None;
+    for codec in codecs {
+        match opens(mpp, codec) {
+            Ok(()) => return Ok(mpp),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or(Error::Nothing { call: "mpp_init" }))
 }
 
 /// Which of the things that are needed is missing.

@@ -60,16 +60,8 @@ impl RkMppDec {
     /// NULL to READY: is there a library, and hardware that it may use?
     pub(super) fn open_library(&self) -> Result<(), gst::StateChangeError> {
         let path = lock(&self.settings).library_path.clone();
-        let opened = Mpp::load(path.as_ref().map(AsRef::as_ref)).map_err(Into::into).and_then(|mpp| {
-            // A codec may be missing, but not all of them.
-            let mut first = None;
-            for codec in CODECS {
-                match Context::new(mpp).and_then(|context| context.into_decoder(codec.coding)) {
-                    Ok(_) => return Ok(mpp),
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
-            Err(first.unwrap_or(Error::Nothing { call: "mpp_init" }))
+        let opened = device::open(path.as_ref().map(AsRef::as_ref), CODECS, |mpp, codec| {
+            Context::new(mpp)?.into_decoder(codec.coding).map(drop)
         });
         match opened {
             Ok(mpp) => {

@@ -365,16 +365,8 @@ impl RkMppEnc {
     /// NULL to READY: is there a library, and hardware that it may use?
     fn open_library(&self) -> Result<(), gst::StateChangeError> {
         let path = lock(&self.settings).library_path.clone();
-        let opened = Mpp::load(path.as_ref().map(AsRef::as_ref)).map_err(Into::into).and_then(|mpp| {
-            // A codec may be missing, but not all of them.
-            let mut first = None;
-            for codec in CODECS {
-                match Context::new(mpp).and_then(|context| context.into_encoder(codec.coding())) {
-                    Ok(_) => return Ok(mpp),
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
-            Err(first.unwrap_or(rockchip_mpp::Error::Nothing { call: "mpp_init" }))
+        let opened = device::open(path.as_ref().map(AsRef::as_ref), CODECS, |mpp, codec| {
+            Context::new(mpp)?.into_encoder(codec.coding()).map(drop)
         });
         match opened {
             Ok(mpp) => {
