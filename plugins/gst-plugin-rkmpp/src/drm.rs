@@ -4,6 +4,7 @@
 //! 1.24 on. Pixels lie in lines if there is no modifier behind the name. The one modifier that is known here is that of
 //! pixels which the hardware compresses (AFBC): `drm-format=YU08:0x0800000000000041`.
 
+pub(crate) use gst_encoder_glue::drm::known;
 use gst_video::VideoInfo;
 
 /// The format that stands in the place of GStreamer's own.
@@ -105,12 +106,6 @@ pub(crate) fn without_compressed(mut caps: gst::Caps) -> gst::Caps {
         if keep(structure) { gst::CapsFilterMapAction::Keep } else { gst::CapsFilterMapAction::Remove }
     });
     caps
-}
-
-/// Whether this GStreamer has such caps.
-pub(crate) fn known() -> bool {
-    let (major, minor, ..) = gst::version();
-    (major, minor) >= (1, 24)
 }
 
 /// The kernel's name of a format of GStreamer's.
